@@ -1,0 +1,166 @@
+"""How an opened store delivers batches.
+
+Nothing here imports torch at module level: listing backends must stay quick.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Indices = NDArray[np.int64]
+T = TypeVar("T")
+
+
+@runtime_checkable
+class BatchReader(Protocol):
+    """A torch map-style data set that can also deliver whole batches.
+
+    Picklable (path and metadata only, never the data), safe to use after fork and
+    from several threads at once.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """Return one sample; raises IndexError outside ``0 <= index < len``."""
+
+    def __getitems__(self, indices: Sequence[int] | Indices) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``(x, y)``: ``(n, *shape)`` and ``(n,)`` int64, in the order of ``indices``.
+
+        Raises IndexError when any index is outside ``0 <= index < len``.
+        """
+
+
+class Reader(ABC):
+    """Base of a reader that fills one buffer per batch; a subclass writes ``read_into``."""
+
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.count = count
+        self.shape = shape
+        self.dtype = dtype
+
+    @abstractmethod
+    def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Fill ``x`` ``(n, *shape)`` and ``y`` ``(n,)`` with the samples at ``indices``.
+
+        The indices are in range, in any order, and may repeat. Both buffers are
+        C-contiguous, on the CPU, and keep no promise about what they held before.
+        """
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        x, y = self.__getitems__([index])
+        return x[0], int(y[0])
+
+    def __getitems__(self, indices: Sequence[int] | Indices) -> tuple[torch.Tensor, torch.Tensor]:
+        """See BatchReader."""
+        import torch
+
+        wanted = checked_indices(indices, self.count)
+        x = torch.empty((len(wanted), *self.shape), dtype=torch_dtype(self.dtype))
+        y = torch.empty(len(wanted), dtype=torch.int64)
+        self.read_into(wanted, x, y)
+        return x, y
+
+
+class NaiveReader(Reader):
+    """Base of a reader that fetches one sample at a time, as most hand-written data sets do.
+
+    A batch is made of single samples the way torch's default collate does it.
+    """
+
+    @abstractmethod
+    def read_one(self, index: int) -> tuple[NDArray[Any], int]:
+        """Return one sample as a C-contiguous array that the caller may keep and change."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        import torch
+
+        checked_indices([index], self.count)
+        x, y = self.read_one(int(index))
+        return torch.from_numpy(x), y
+
+    def __getitems__(self, indices: Sequence[int] | Indices) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return single samples, stacked."""
+        import torch
+
+        samples = [self[int(index)] for index in indices]
+        if not samples:
+            return super().__getitems__(indices)
+        return torch.stack([x for x, _ in samples]), torch.tensor([y for _, y in samples], dtype=torch.int64)
+
+    def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Copy single samples into the buffers."""
+        for row, index in enumerate(indices):
+            sample, label = self[int(index)]
+            x[row] = sample
+            y[row] = label
+
+
+class PerProcess(Generic[T]):
+    """A handle that is opened on first use in each process, and never crosses into another.
+
+    Library handles (HDF5 above all) return wrong data when a fork shares them, and
+    must not be pickled. ``opener`` has to be picklable.
+    """
+
+    def __init__(self, opener: Callable[[], T]) -> None:
+        self._opener = opener
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = -1
+        self._handle: T | None = None
+
+    def __call__(self) -> T:
+        """Return this process's handle, opening it if there is none yet."""
+        pid = os.getpid()
+        if self._pid == pid:
+            return self._handle  # type: ignore[return-value]  # set before _pid is
+        if self._pid != -1:
+            # Forked: the lock may have been held by a thread that does not exist here.
+            self._reset()
+        with self._lock:
+            if self._pid != pid:
+                self._handle = self._opener()
+                self._pid = pid
+        return self._handle  # type: ignore[return-value]
+
+    def __getstate__(self) -> Callable[[], T]:
+        return self._opener
+
+    def __setstate__(self, opener: Callable[[], T]) -> None:
+        self.__init__(opener)  # type: ignore[misc]
+
+
+def checked_indices(indices: Sequence[int] | Indices, count: int) -> Indices:
+    """Return ``indices`` as an int64 array; raises IndexError unless all lie in ``[0, count)``."""
+    wanted = np.asarray(indices, dtype=np.int64)
+    if len(wanted) and (wanted.min() < 0 or wanted.max() >= count):
+        bad = wanted[(wanted < 0) | (wanted >= count)][0]
+        raise IndexError(f"index {bad} is outside a store of {count} samples")
+    return wanted
+
+
+def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """Return torch's dtype of the same name. Raises TypeError where torch has none."""
+    import torch
+
+    found = getattr(torch, dtype.name, None)
+    if not isinstance(found, torch.dtype):
+        raise TypeError(f"torch has no dtype like NumPy's {dtype}")
+    return found

@@ -1,0 +1,252 @@
+"""The contract of a data set: where samples come from, and in which shape.
+
+A source decodes; it knows nothing of storage formats. Everything that an epoch
+must not pay for (decompressing, resizing, spectrograms) happens in here, once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.contracts.errors import BenchError
+
+Split = Literal["train", "val", "test"]
+Origin = Literal["official", "local", "synthetic"]
+
+
+class SourceError(BenchError):
+    """Raw data is missing, damaged, or not what it claims to be."""
+
+
+class SourceUnavailableError(SourceError):
+    """Raw data cannot be had from where it is published (offline, host gone)."""
+
+
+class SampleBlock(NamedTuple):
+    """Consecutive samples: ``x`` is ``(n, *shape)``, C-contiguous; ``y`` is ``(n,)`` int64."""
+
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What one split of a data set holds.
+
+    ``shape`` is that of one sample, channel first; ``dtype`` is a NumPy name.
+    """
+
+    name: str
+    split: Split
+    count: int
+    shape: tuple[int, ...]
+    dtype: str
+    classes: tuple[str, ...]
+    licence: str
+    origin: Origin
+
+    @property
+    def sample_bytes(self) -> int:
+        """Size of one decoded sample without its label, in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+class Progress(Protocol):
+    """Where long work reports to; the command line decides how it looks."""
+
+    def note(self, text: str) -> None:
+        """Tell the user something once."""
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Begin a task of ``total`` units."""
+
+    def advance(self, count: int) -> None:
+        """Report ``count`` more units of the current task."""
+
+    def finish(self) -> None:
+        """End the current task."""
+
+
+class SilentProgress:
+    """Progress that nobody watches."""
+
+    def note(self, text: str) -> None:
+        """Ignore a message."""
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Ignore a task."""
+
+    def advance(self, count: int) -> None:
+        """Ignore progress."""
+
+    def finish(self) -> None:
+        """Ignore an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """Which data the user wants.
+
+    ``kind`` is ``auto`` (found, else downloaded, else synthetic), ``official``
+    (found or downloaded, else an error), ``local`` (only ``path``) or
+    ``synthetic``. ``search`` lists the folders to look in, in order.
+    """
+
+    kind: Literal["auto", "official", "local", "synthetic"] = "auto"
+    path: Path | None = None
+    search: tuple[Path, ...] = ()
+
+
+class RawData(ABC):
+    """One concrete copy of a data set, ready to be read."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Text that changes whenever the samples might; must be cheap (no decoding)."""
+
+    @abstractmethod
+    def schema(self, split: Split) -> Schema:
+        """Describe a split. Raises SourceError when the data is damaged."""
+
+    @abstractmethod
+    def samples(self, split: Split) -> Iterator[SampleBlock]:
+        """Yield all samples in a fixed order, in blocks of any size above zero."""
+
+
+class DataSource(ABC):
+    """A named data set.
+
+    A subclass says how to find, fetch and imitate the data; this class holds the
+    policy that all data sets share. Before ``prepare`` the other methods raise.
+    """
+
+    name: ClassVar[str]
+    splits: ClassVar[tuple[Split, ...]]
+
+    def __init__(self, request: SourceRequest | None = None) -> None:
+        self._request = request or SourceRequest()
+        self._data: RawData | None = None
+
+    @abstractmethod
+    def locate(self, path: Path, *, official_only: bool) -> RawData | None:
+        """Recognise this data set at ``path`` (a folder or an archive), or return None.
+
+        With ``official_only``, data that is recognised but is not byte for byte the
+        published one is a SourceError where it claims to be (an archive of the
+        published name), else it is passed over.
+        """
+
+    @abstractmethod
+    def fetch(self, cache: Path, progress: Progress) -> RawData:
+        """Download into ``cache``. Raises SourceUnavailableError where that is impossible."""
+
+    @abstractmethod
+    def imitate(self) -> RawData:
+        """Return a synthetic stand-in of the same counts, shape, dtype and classes."""
+
+    def prepare(self, cache: Path, progress: Progress | None = None) -> None:
+        """Find or fetch the raw data; idempotent, and the only place with network.
+
+        Raises:
+            SourceError: the requested data is missing, damaged or unavailable.
+        """
+        if self._data is None:
+            self._data = self._acquire(cache, progress or SilentProgress())
+
+    def _acquire(self, cache: Path, progress: Progress) -> RawData:
+        request = self._request
+        if request.kind == "synthetic":
+            return self.imitate()
+        if request.kind == "local":
+            return self._local(request.path)
+        official_only = request.kind == "official"
+        for folder in request.search:
+            found = self.locate(folder, official_only=official_only)
+            if found is not None:
+                return found
+        try:
+            return self.fetch(cache, progress)
+        except SourceUnavailableError as error:
+            if official_only:
+                raise
+            progress.note(
+                f"SYNTHETIC DATA: {error} Going on with a synthetic stand-in for {self.name}; "
+                "every result says so. Use --source local:PATH for your own copy."
+            )
+            return self.imitate()
+
+    def _local(self, path: Path | None) -> RawData:
+        if path is None or not path.exists():
+            raise SourceError(f"No {self.name} data at {path}: the path does not exist. Check --source local:PATH.")
+        found = self.locate(path, official_only=False)
+        if found is None:
+            raise SourceError(
+                f"No {self.name} data at {path}: neither the folder nor one inside it has a known layout. "
+                "See `bench list datasets` for the layouts."
+            )
+        return found
+
+    @property
+    def data(self) -> RawData:
+        """The raw data that ``prepare`` settled on."""
+        if self._data is None:
+            raise RuntimeError(f"{self.name}: prepare() has not been called")
+        return self._data
+
+    def fingerprint(self) -> str:
+        """See RawData.fingerprint."""
+        return self.data.fingerprint()
+
+    def schema(self, split: Split) -> Schema:
+        """See RawData.schema."""
+        return self.data.schema(split)
+
+    def samples(self, split: Split) -> Iterator[SampleBlock]:
+        """See RawData.samples."""
+        return self.data.samples(split)
+
+
+def limited(samples: Iterable[SampleBlock], count: int) -> Iterator[SampleBlock]:
+    """Yield the first ``count`` samples and stop reading there."""
+    left = count
+    for x, y in samples:
+        yield SampleBlock(x[:left], y[:left])
+        left -= min(left, len(y))
+        if left == 0:
+            return
+
+
+def limited_schema(schema: Schema, count: int) -> Schema:
+    """Return the schema of the first ``count`` samples."""
+    return replace(schema, count=count)
+
+
+def reblocked(samples: Iterable[SampleBlock], size: int) -> Iterator[SampleBlock]:
+    """Regroup samples into blocks of exactly ``size``; only the last may be shorter."""
+    parts: list[SampleBlock] = []
+    held = 0
+    for block in samples:
+        start = 0
+        while start < len(block.y):
+            take = min(size - held, len(block.y) - start)
+            parts.append(SampleBlock(block.x[start : start + take], block.y[start : start + take]))
+            held += take
+            start += take
+            if held == size:
+                yield _joined(parts)
+                parts, held = [], 0
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[SampleBlock]) -> SampleBlock:
+    if len(parts) == 1:
+        return parts[0]
+    return SampleBlock(np.concatenate([p.x for p in parts]), np.concatenate([p.y for p in parts]))

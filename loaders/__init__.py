@@ -1,0 +1,1 @@
+"""Storage backends, one file each. Installed as ``bench.loaders``."""
