@@ -1,0 +1,57 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).parent / "plugins"
+# Before anything asks for entry points: the toy plug-ins are found as an outsider's package would be.
+sys.path.insert(0, str(PLUGINS))
+
+Bench = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data sets; its absence skips a test, or fails it where that is asked for."""
+    configured = os.environ.get("BENCH_TEST_DATA")
+    if configured:
+        return Path(configured)
+    if os.environ.get("BENCH_REQUIRE_TEST_DATA"):
+        pytest.fail("BENCH_TEST_DATA is not set, but real data is required here")
+    pytest.skip("needs real data: set BENCH_TEST_DATA to a folder that holds cifar10/ and cifar10-exact/")
+
+
+@pytest.fixture(scope="session")
+def bench_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment for the installed command: toy plug-ins, and a cache of the test's own."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("BENCH_")}
+    environment["PYTHONPATH"] = str(PLUGINS)
+    environment["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    environment["COLUMNS"] = "200"
+    return environment
+
+
+@pytest.fixture
+def bench(bench_environment: dict[str, str], tmp_path: Path) -> Bench:
+    """Run the installed ``bench`` command in an empty folder and return its result."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [Path(sys.executable).with_name("bench"), *arguments],
+            cwd=tmp_path,
+            env={**bench_environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    return run
