@@ -1,0 +1,203 @@
+"""A Zarr v3 group with the arrays ``x`` and ``y``, optionally sharded, read through zarr-python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from bench.contracts.backend import Backend, Options, require_empty
+from bench.contracts.reader import BatchReader, Indices, NaiveReader, PerProcess, Reader
+from bench.contracts.source import SampleBlock, Schema, reblocked
+
+from .store import checked_blocks, damaged, gather
+
+if TYPE_CHECKING:
+    import torch
+    import zarr
+
+_DEFAULT_CHUNK_BYTES = 64 << 10
+_WRITE_BYTES = 4 << 20
+_LABELS_PER_CHUNK = 1 << 16
+_DEFAULT_LEVEL = {"zstd": 3, "blosc": 5}
+# A whole batch of chunks at a time through the pipeline: by default each chunk is a task of its own.
+_PIPELINE_BATCH = 256
+
+
+class ZarrOptions(Options):
+    """Options of the Zarr backend."""
+
+    chunk: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="samples per chunk; if not given, the power of two that fits into 64 KiB (16 CIFAR images): a "
+        "shuffled epoch reads a chunk for every sample, so larger ones are slower, and smaller ones gain little but "
+        "make a file per sample",
+    )
+    shard: int | None = Field(
+        None,
+        ge=1,
+        le=1 << 20,
+        description="samples per shard file, a multiple of chunk; not sharded if not given, as finding a chunk inside "
+        "a shard costs zarr-python more than opening a file",
+    )
+    codec: Literal["none", "zstd", "blosc"] = Field("none", description="compression; blosc is LZ4 on shuffled bytes")
+    clevel: int | None = Field(
+        None, ge=1, le=19, description="level of the codec: zstd 1 to 19 (3 if not given), blosc 1 to 9 (5)"
+    )
+    reader: Literal["library", "naive"] = Field(
+        "library", description="library: one sorted selection (oindex) per batch; naive: one sample at a time"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ZarrOptions:
+        if self.shard is not None and (self.chunk is None or self.shard % self.chunk):
+            raise ValueError(f"shard={self.shard} must be a multiple of chunk, but chunk={self.chunk}")
+        if self.clevel is not None and (self.codec == "none" or (self.codec == "blosc" and self.clevel > 9)):
+            raise ValueError(f"clevel={self.clevel} does not apply to codec={self.codec}")
+        return self
+
+    def samples_per_chunk(self, schema: Schema) -> int:
+        """Return the chunk length, never above the number of samples unless shards need it."""
+        if self.shard is not None and self.chunk is not None:
+            return self.chunk
+        fitting = max(1, _DEFAULT_CHUNK_BYTES // max(1, schema.sample_bytes))
+        return min(self.chunk or 1 << (fitting.bit_length() - 1), max(1, schema.count))
+
+
+class ZarrBackend(Backend[ZarrOptions]):
+    """A Zarr group; the first axis of ``x`` is cut into chunks, the others are whole."""
+
+    name: ClassVar[str] = "zarr"
+    options_type: ClassVar[type[Options]] = ZarrOptions
+
+    def write(self, samples: Iterable[SampleBlock], schema: Schema, root: Path) -> None:
+        """See Backend.write."""
+        import zarr
+
+        require_empty(root)
+        chunk, shard = self.options.samples_per_chunk(schema), self.options.shard
+        group = zarr.create_group(root, zarr_format=3)
+        # Flat file names: with "/" each chunk would get folders of its own. Empty chunks are written, since a missing
+        # one could not be told from one that was lost.
+        shared: dict[str, Any] = {
+            "chunk_key_encoding": {"name": "default", "separator": "."},
+            "config": {"write_empty_chunks": True},
+            "fill_value": 0,
+        }
+        x = group.create_array(
+            "x",
+            shape=(schema.count, *schema.shape),
+            dtype=schema.dtype,
+            chunks=(chunk, *schema.shape),
+            shards=None if shard is None else (shard, *schema.shape),
+            compressors=self._compressors(np.dtype(schema.dtype)),
+            **shared,
+        )
+        unit = shard or chunk
+        step = unit * max(1, _WRITE_BYTES // max(1, unit * schema.sample_bytes))
+        labels = np.empty(schema.count, np.int64)
+        done = 0
+        for block in reblocked(checked_blocks(samples, schema), step):
+            x[done : done + len(block.y)] = block.x
+            labels[done : done + len(block.y)] = block.y
+            done += len(block.y)
+        group.create_array("y", data=labels, chunks=(_LABELS_PER_CHUNK,), compressors=None, **shared)
+
+    def _compressors(self, dtype: np.dtype[Any]) -> Any:
+        from zarr.codecs import BloscCodec, ZstdCodec
+
+        if self.options.codec == "none":
+            return None
+        level = self.options.clevel or _DEFAULT_LEVEL[self.options.codec]
+        if self.options.codec == "zstd":
+            return ZstdCodec(level=level)
+        return BloscCodec(cname="lz4", clevel=level, shuffle="shuffle", typesize=dtype.itemsize)
+
+    def open(self, root: Path) -> BatchReader:
+        """See Backend.open."""
+        blosc = self.options.codec == "blosc" and self.options.shard is None
+        naive = self.options.reader == "naive"
+        opener = partial(_open if naive else _open_tuned, root, blosc)
+        handle = opener()
+        return (_Naive if naive else _Library)(root, handle.x.shape, handle.x.dtype, PerProcess(opener))
+
+
+class _Handle(NamedTuple):
+    x: zarr.Array[Any]
+    y: NDArray[np.int64]
+
+
+@contextmanager
+def _reading(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise damaged(root, error) from error
+
+
+def _open_tuned(root: Path, blosc: bool) -> _Handle:
+    import zarr
+    from torch.utils.data import get_worker_info
+
+    settings: dict[str, Any] = {"codec_pipeline.batch_size": _PIPELINE_BATCH}
+    if get_worker_info() is not None:
+        # Zarr makes its threads on first use; worker processes times cores of them would only compete.
+        settings["threading.max_workers"] = 1
+    # Both settings take effect when the arrays are opened, so they need not outlive that.
+    with zarr.config.set(settings):
+        return _open(root, blosc)
+
+
+def _open(root: Path, blosc: bool) -> _Handle:
+    import zarr
+
+    from .zarr_store import BloscStore, CompleteStore
+
+    with _reading(root):
+        store = (BloscStore if blosc else CompleteStore)(root, read_only=True)
+        group = zarr.open_group(store, mode="r", zarr_format=3)
+        x, y = group["x"], group["y"]
+        if not isinstance(x, zarr.Array) or not isinstance(y, zarr.Array):
+            raise damaged(root, "x and y are not both arrays")
+        if y.shape != x.shape[:1] or y.dtype != np.int64:
+            raise damaged(root, f"labels are {y.dtype} {y.shape} for samples of shape {x.shape}")
+        return _Handle(x, np.asarray(y[:]))
+
+
+class _Library(Reader):
+    def __init__(self, root: Path, shape: tuple[int, ...], dtype: np.dtype[Any], handle: PerProcess[_Handle]) -> None:
+        super().__init__(shape[0], shape[1:], dtype)
+        self._root = root
+        self._handle = handle
+
+    def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
+        handle = self._handle()
+        y.numpy()[:] = handle.y[indices]
+        # Sorted and without repeats: some versions of zarr return wrong rows of shards otherwise.
+        unique, inverse = np.unique(indices, return_inverse=True)
+        if not len(unique):
+            return
+        with _reading(self._root):
+            rows = np.asarray(handle.x.oindex[unique])
+        gather(rows, inverse, x.numpy())
+
+
+class _Naive(NaiveReader):
+    def __init__(self, root: Path, shape: tuple[int, ...], dtype: np.dtype[Any], handle: PerProcess[_Handle]) -> None:
+        super().__init__(shape[0], shape[1:], dtype)
+        self._root = root
+        self._handle = handle
+
+    def read_one(self, index: int) -> tuple[NDArray[Any], int]:
+        handle = self._handle()
+        with _reading(self._root):
+            sample = np.asarray(handle.x[index])
+        return sample, int(handle.y[index])
