@@ -1,0 +1,64 @@
+"""What can be removed from the cache: stores, leftovers of builds, downloads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench import registry, store
+from bench.prepare import disk_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """Something that may be removed, and its size."""
+
+    path: Path
+    size_bytes: int
+
+
+def find(data_dir: Path, backend: str | None, dataset: str | None, *, downloads: bool) -> list[Doomed]:
+    """Return what matches. Raises UnknownNameError for names that match nothing known and nothing found."""
+    with disk_errors(data_dir):
+        stores = [path for path, _ in store.find_stores(data_dir)]
+        _require_known("backend", backend, [*registry.backends(), *(path.name.rpartition("-")[0] for path in stores)])
+        _require_known("data set", dataset, [*registry.datasets(), *(path.parent.name for path in stores)])
+        return [Doomed(path, _size_bytes(path)) for path in _matching(data_dir, stores, backend, dataset, downloads)]
+
+
+def _matching(
+    data_dir: Path, stores: list[Path], backend: str | None, dataset: str | None, downloads: bool
+) -> Iterator[Path]:
+    for path in [*stores, *store.find_leftovers(data_dir)]:
+        kept = path.name.removeprefix(store.BUILD_PREFIX)
+        if dataset in {None, path.parent.name} and (backend is None or kept.startswith(f"{backend}-")):
+            yield path
+    if downloads and (data_dir / "downloads").is_dir():
+        yield data_dir / "downloads"
+
+
+def remove(item: Doomed) -> int:
+    """Remove an item and return the bytes freed: none if a build is using it right now."""
+    if item.path.parent.parent.name != "stores":
+        shutil.rmtree(item.path)
+        return item.size_bytes
+    lock = FileLock(store.lock_path(item.path))
+    try:
+        with lock.acquire(timeout=0):
+            store.remove_tree(item.path)
+    except Timeout:
+        return 0
+    return item.size_bytes
+
+
+def _require_known(kind: str, name: str | None, known: list[str]) -> None:
+    if name is not None and name not in known:
+        raise registry.UnknownNameError(registry.unknown(kind, name, sorted(set(known))))
+
+
+def _size_bytes(path: Path) -> int:
+    return store.files_state(path).size_bytes

@@ -1,0 +1,211 @@
+"""Prepared stores in the cache: where they lie, what is known of them, whether they are intact.
+
+A store is a folder ``<data dir>/stores/<data set>/<backend>-<key>/`` with the backend's
+files under ``data/``, a hash per sample in ``hashes.npy`` and ``manifest.json``, written
+last. A build happens in a folder of another name and is renamed into place, so a folder
+of this name is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.contracts.errors import BenchError
+from bench.contracts.source import Origin, Split
+from bench.digest import Hashes
+
+FORMAT_VERSION = 1
+"""Raised when the layout of the store folder or the meaning of the manifest changes."""
+
+BUILD_PREFIX = ".building-"
+
+
+class StoreError(BenchError):
+    """A store that is missing, damaged, or cannot be written."""
+
+
+class LossInfo(BaseModel):
+    """How far a lossy store is from its source."""
+
+    # An infinite PSNR, of a lossy store that lost nothing, has to survive JSON.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+    psnr_db: float
+
+
+class Manifest(BaseModel):
+    """What is known of a store since it was built."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    dataset: str
+    split: Split
+    count: int
+    shape: tuple[int, ...]
+    dtype: str
+    classes: tuple[str, ...]
+    licence: str
+    origin: Origin
+    source_digest: str
+    store_digest: str
+    backend: str
+    options: dict[str, Any]
+    size_bytes: int
+    file_count: int
+    files_id: str
+    prepare_s: float
+    verify_s: float
+    prepare_peak_rss_bytes: int
+    prepare_baseline_rss_bytes: int
+    lossy: LossInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A complete store on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def root(self) -> Path:
+        """The folder that the backend wrote and opens."""
+        return self.path / "data"
+
+    def hashes(self) -> Hashes:
+        """Return the hash of each sample as this store has to deliver it, ``(count,)`` uint64."""
+        hashes: Hashes = np.load(self.path / "hashes.npy", allow_pickle=False)
+        return hashes
+
+    def untouched(self) -> bool:
+        """Whether no file was added, removed, resized or rewritten since the store was built."""
+        return files_state(self.root).id == self.manifest.files_id
+
+
+@dataclass(frozen=True, slots=True)
+class FilesState:
+    """Names, sizes and modification times of a folder's files, condensed."""
+
+    id: str
+    size_bytes: int
+    file_count: int
+
+
+def files_state(root: Path) -> FilesState:
+    """Return the state of all files under ``root``; reads no file content."""
+    state = xxhash.xxh3_128()
+    size_bytes = file_count = 0
+    for name, stat in _walk(os.fspath(root), ""):
+        state.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        size_bytes += stat.st_size
+        file_count += 1
+    return FilesState(state.hexdigest(), size_bytes, file_count)
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        else:
+            yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False)
+
+
+def stores_folder(data_dir: Path) -> Path:
+    """Return the folder of all stores."""
+    return data_dir / "stores"
+
+
+def store_path(data_dir: Path, dataset: str, backend: str, key: str) -> Path:
+    """Return where the store of this key lies, or would lie."""
+    return stores_folder(data_dir) / dataset / f"{backend}-{key}"
+
+
+def load_store(path: Path) -> Store | None:
+    """Return the store at ``path``, or None when there is none. Raises StoreError when it is damaged."""
+    if not path.is_dir():
+        return None
+    try:
+        manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StoreError(damaged(path, "its manifest cannot be read")) from error
+    if not (path / "hashes.npy").is_file() or not (path / "data").is_dir():
+        raise StoreError(damaged(path, "files are missing"))
+    return Store(path, manifest)
+
+
+def find_stores(data_dir: Path) -> Iterator[tuple[Path, Store | None]]:
+    """Yield every store folder with its store, None where it is damaged."""
+    for path in sorted(stores_folder(data_dir).glob("*/*")):
+        if path.is_dir() and not path.name.startswith("."):
+            try:
+                yield path, load_store(path)
+            except StoreError:
+                yield path, None
+
+
+def find_leftovers(data_dir: Path) -> list[Path]:
+    """Return folders of builds that never finished, also of builds that are still running."""
+    return sorted(stores_folder(data_dir).glob(f"*/{BUILD_PREFIX}*"))
+
+
+def lock_path(path: Path) -> Path:
+    """Return the lock file that guards a store, also for a folder in which it is being built or removed."""
+    name = re.search(r"(?!\.)[^/]+-[0-9a-f]{16}", path.name.removeprefix(BUILD_PREFIX))
+    return path.with_name(f".{name.group() if name else path.name}.lock")
+
+
+def damaged(path: Path, what: str) -> str:
+    """Return the one-line message about a damaged store."""
+    return f"The store {path} is damaged: {what}. Run again with --yes to rebuild it."
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write or replace a manifest atomically."""
+    part = path / ".manifest.part"
+    with part.open("w") as file:
+        file.write(manifest.model_dump_json(indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path / "manifest.json")
+
+
+def sync_tree(root: Path) -> None:
+    """Bring a finished build to the disk."""
+    files = list(root.rglob("*"))
+    if len(files) > 2000:
+        # One journal commit for all beats tens of thousands of them.
+        os.sync()
+        return
+    for path in [*files, root]:
+        sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Bring one file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a store so that no moment shows a partial one under its name."""
+    if path.name.startswith(BUILD_PREFIX):
+        doomed = path
+    else:
+        doomed = path.with_name(f"{BUILD_PREFIX}{path.name}.removed-{os.getpid()}")
+        path.replace(doomed)
+    shutil.rmtree(doomed)

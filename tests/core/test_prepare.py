@@ -1,0 +1,207 @@
+"""Stores: built once, atomically, verified, and never believed when damaged."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_plugins
+import xxhash
+
+from bench import digest, store
+from bench.contracts.source import SampleBlock, SilentProgress, SourceError
+from bench.prepare import prepare, verify
+from bench.spec import StoreSpec, make_spec
+from bench.store import StoreError
+
+
+def spec(backend: str = "toy", *options: str, **fields) -> StoreSpec:
+    return make_spec(StoreSpec, options, backend=backend, dataset="toys", source="synthetic", **fields)
+
+
+def build(folder: Path, backend: str = "toy", *options: str, repair: bool = False, rebuild: bool = False, **fields):
+    return prepare(spec(backend, *options, **fields), folder, (), SilentProgress(), repair=repair, rebuild=rebuild)
+
+
+def check(folder: Path, backend: str = "toy", **fields):
+    return verify(spec(backend, **fields), folder, (), SilentProgress())[1]
+
+
+def complete_stores(folder: Path) -> list[Path]:
+    return [path for path, _ in store.find_stores(folder)]
+
+
+def test_digest_is_xxh3_over_index_label_and_bytes() -> None:
+    x, y = toy_plugins.toy_arrays()
+    expected = [
+        xxhash.xxh3_64_intdigest(i.to_bytes(8, "little") + int(y[i]).to_bytes(8, "little") + x[i].tobytes())
+        for i in range(len(y))
+    ]
+    tap = digest.HashTap([SampleBlock(x[:100], y[:100]), SampleBlock(x[100:], y[100:])])
+    assert len(list(tap)) == 2
+    assert tap.hashes.tolist() == expected
+    packed = b"".join(h.to_bytes(8, "little") for h in expected)
+    assert digest.split_digest(tap.hashes) == xxhash.xxh3_128_hexdigest(packed)
+
+
+def test_a_store_is_built_once_and_found_again(tmp_path: Path) -> None:
+    first = build(tmp_path)
+    stamp = first.path.stat().st_mtime_ns
+    again = build(tmp_path)
+    assert again.path == first.path
+    assert again.path.stat().st_mtime_ns == stamp
+    assert first.manifest.count == toy_plugins.COUNT
+    assert first.manifest.store_digest == first.manifest.source_digest
+    assert first.manifest.size_bytes == sum(f.stat().st_size for f in first.root.rglob("*") if f.is_file())
+
+
+def test_reading_options_share_a_store_and_writing_options_do_not(tmp_path: Path) -> None:
+    library, naive = (build(tmp_path, "hdf5", f"reader={reader}") for reader in ("library", "naive"))
+    chunked = build(tmp_path, "hdf5", "chunk=5")
+    assert library.path == naive.path != chunked.path
+
+
+def test_a_limit_stores_the_first_samples(tmp_path: Path) -> None:
+    limited = build(tmp_path, limit=101)
+    x, _ = toy_plugins.toy_arrays()
+    assert limited.manifest.count == 101
+    assert np.array_equal(np.load(limited.root / "x.npy"), x[:101])
+    with pytest.raises(SourceError, match="--limit 301: toys train has only 300 samples"):
+        build(tmp_path, limit=301)
+
+
+def test_a_wrong_byte_is_found_and_named_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="sample 123 is not what was written"):
+        build(tmp_path, "toy-wrong")
+    assert complete_stores(tmp_path) == store.find_leftovers(tmp_path) == []
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No space left"):
+        build(tmp_path, "toy-full")
+    assert complete_stores(tmp_path) == store.find_leftovers(tmp_path) == []
+
+
+def flip_byte(path: Path, position: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def test_damage_after_the_build_is_named_and_refused_and_repaired_on_request(tmp_path: Path) -> None:
+    built = build(tmp_path)
+    sample_bytes = 3 * 8 * 8
+    header = (built.root / "x.npy").stat().st_size - toy_plugins.COUNT * sample_bytes
+    flip_byte(built.root / "x.npy", header + 77 * sample_bytes + 5)
+    assert check(tmp_path).first_bad == 77
+    with pytest.raises(StoreError, match=r"sample 77 is not what was written.*--yes"):
+        build(tmp_path)
+    build(tmp_path, repair=True)
+    assert check(tmp_path).problem is None
+
+
+@pytest.mark.parametrize("victim", ["manifest.json", "hashes.npy", "data/x.npy"])
+def test_a_missing_file_is_refused(tmp_path: Path, victim: str) -> None:
+    built = build(tmp_path)
+    (built.path / victim).unlink()
+    with pytest.raises(StoreError, match="damaged"):
+        build(tmp_path)
+
+
+def test_an_unreadable_sample_is_named(tmp_path: Path) -> None:
+    built = build(tmp_path, "filesystem")
+    victim = next(built.root.rglob("*000201.png"), None) or sorted(built.root.rglob("*201.png"))[0]
+    victim.write_bytes(victim.read_bytes()[:40])
+    result = check(tmp_path, "filesystem")
+    assert result.first_bad == 201
+    assert "201" in result.problem
+
+
+def test_copied_files_are_read_again_before_they_are_believed(tmp_path: Path) -> None:
+    built = build(tmp_path)
+    for file in built.root.iterdir():
+        os.utime(file, ns=(1, 1))
+    assert not built.untouched()
+    assert build(tmp_path).untouched()
+
+
+def test_rebuild_replaces_an_intact_store(tmp_path: Path) -> None:
+    built = build(tmp_path)
+    (built.path / "mark").touch()
+    assert build(tmp_path).path == built.path
+    assert (built.path / "mark").exists()
+    build(tmp_path, rebuild=True)
+    assert not (built.path / "mark").exists()
+    assert len(complete_stores(tmp_path)) == 1
+
+
+def test_two_processes_build_a_store_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_WRITE_S", "0.5")
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=build, args=(tmp_path, "toy-slow-write")) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert len(complete_stores(tmp_path)) == 1
+    assert store.find_leftovers(tmp_path) == []
+
+
+def test_killed_while_building_leaves_nothing_that_is_taken_for_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_WRITE_S", "60")
+    worker = multiprocessing.get_context("spawn").Process(target=build, args=(tmp_path, "toy-slow-write"))
+    worker.start()
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("begun")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    assert complete_stores(tmp_path) == []
+    assert len(store.find_leftovers(tmp_path)) == 1
+    monkeypatch.setenv("TOY_WRITE_S", "0")
+    assert build(tmp_path, "toy-slow-write").untouched()
+    assert store.find_leftovers(tmp_path) == []
+
+
+def test_a_data_dir_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    with pytest.raises(StoreError, match="Check --data-dir"):
+        build(place)
+
+
+def test_lossy_stores_carry_their_psnr_and_verify_against_their_own_hashes(tmp_path: Path) -> None:
+    built = prepare(spec("filesystem", "format=jpeg", "quality=90"), tmp_path, (), SilentProgress())
+    assert 15 < built.manifest.lossy.psnr_db < 60
+    assert built.manifest.store_digest != built.manifest.source_digest
+    _, result = verify(spec("filesystem", "format=jpeg", "quality=90"), tmp_path, (), SilentProgress())
+    assert result.problem is None
+    assert result.psnr_db == pytest.approx(built.manifest.lossy.psnr_db)
+
+
+def test_psnr_is_the_textbook_value(tmp_path: Path) -> None:
+    from PIL import Image
+
+    built = prepare(spec("filesystem", "format=jpeg"), tmp_path, (), SilentProgress())
+    x, _ = toy_plugins.toy_arrays()
+    paths = sorted(built.root.rglob("*.jp*g"), key=lambda path: path.stem)
+    found = np.stack([np.asarray(Image.open(path)).transpose(2, 0, 1) for path in paths])
+    mean_square = np.mean((found.astype(np.float64) - x) ** 2)
+    assert built.manifest.lossy.psnr_db == pytest.approx(10 * np.log10(255**2 / mean_square), abs=1e-4)
+
+
+def test_removing_never_shows_half_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build(tmp_path)
+    monkeypatch.setattr(shutil, "rmtree", lambda path: None)
+    store.remove_tree(built.path)
+    assert complete_stores(tmp_path) == []

@@ -1,0 +1,79 @@
+import pytest
+
+from bench import registry
+from bench.contracts.errors import BenchError
+from bench.spec import RunSpec, SpecError, StoreSpec, make_spec
+
+
+def spec(**fields) -> RunSpec:
+    return make_spec(RunSpec, fields.pop("option", []), **{"backend": "hdf5", "dataset": "toys", **fields})
+
+
+def test_options_are_complete_and_typed() -> None:
+    assert spec(option=["chunk=16"]).options["chunk"] == 16
+    assert spec().options == spec(option=["layout=contiguous"]).options
+
+
+def test_spec_id_depends_on_every_field_and_on_nothing_else() -> None:
+    base = spec()
+    assert spec().spec_id == base.spec_id
+    for change in ({"seed": 1}, {"batch_size": 64}, {"option": ["chunk=4"]}, {"workers": 1}, {"amp": True}):
+        assert spec(**change).spec_id != base.spec_id
+
+
+def test_a_spec_survives_json() -> None:
+    base = spec(option=["compression=gzip"])
+    assert RunSpec.model_validate_json(base.model_dump_json()) == base
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"backend": "zar"}, "Unknown backend 'zar'. Did you mean zarr? Known: "),
+        ({"dataset": "toy"}, "Unknown data set 'toy'. Did you mean toys? Known: "),
+        ({"model": "resnet19"}, "Unknown model 'resnet19'. Did you mean resnet18? Known: cnn, resnet18, resnet50."),
+        ({"option": ["chunks=4"]}, "Unknown hdf5 option 'chunks'. Did you mean chunk? Known: "),
+        ({"option": ["chunk"]}, "--option 'chunk' is not KEY=VALUE"),
+        ({"option": ["chunk=0"]}, "--option chunk=0: input should be greater than or equal to 1 (hdf5)."),
+        ({"option": ["chunk=2", "chunk=3"]}, "--option chunk is given twice."),
+        ({"option": ["compression=zip"]}, "--option compression=zip: input should be "),
+        ({"batch_size": 0}, "--batch-size 0: input should be greater than or equal to 1."),
+        ({"epochs": 0}, "--epochs 0: "),
+        ({"workers": -1}, "--workers -1: "),
+        ({"limit": 0}, "--limit 0: "),
+        ({"device": "gpu"}, "--device gpu: must be auto, cpu, cuda or cuda:N."),
+        ({"source": "remote"}, "--source remote: must be auto, official, synthetic or local:PATH."),
+        ({"source": "local:"}, "--source local:: must be "),
+        ({"split": "test"}, "toys has no split 'test'. It has: train."),
+    ],
+)
+def test_nonsense_is_one_line_that_names_the_flag(fields: dict, text: str) -> None:
+    with pytest.raises(BenchError) as caught:
+        spec(**fields)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_comes_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.Entry("bench.loaders.zarr_:ZarrBackend", "", {"no_such_module_here": "its-pip-name"})
+    monkeypatch.setitem(registry.backends(), "zarr", entry)
+    with pytest.raises(registry.MissingLibraryError, match="pip install its-pip-name"):
+        spec(backend="zarr")
+
+
+def test_outsiders_cannot_shadow_a_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    fake = [EntryPoint("zarr", "evil:Backend", "bench.backends"), EntryPoint("new", "new:Backend", "bench.backends")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: fake)
+    registry._entries.cache_clear()
+    try:
+        assert registry.backends()["zarr"].target == "bench.loaders.zarr_:ZarrBackend"
+        assert registry.backends()["new"].target == "new:Backend"
+    finally:
+        registry._entries.cache_clear()
+
+
+def test_store_spec_knows_nothing_of_runs() -> None:
+    with pytest.raises(SpecError, match="--epochs"):
+        make_spec(StoreSpec, [], backend="hdf5", dataset="toys", epochs=3)
