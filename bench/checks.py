@@ -1,0 +1,66 @@
+"""What puts a run's numbers in doubt: typed warnings, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.record import RunRecord, WarningInfo
+from bench.stats import summarise
+
+SHORT_EPOCH_S = 1.0
+UNSTABLE_SPREAD = 0.10
+
+
+def warnings_for(record: RunRecord) -> list[WarningInfo]:
+    """Return all warnings for a record."""
+    found = ((kind, check(record)) for kind, check in _CHECKS.items())
+    return [WarningInfo(kind=kind, message=message) for kind, message in found if message is not None]
+
+
+def _synthetic(record: RunRecord) -> str | None:
+    if record.data is None or record.data.origin != "synthetic":
+        return None
+    return "The data is a synthetic stand-in: sizes and speed are like the real set's, accuracy means nothing."
+
+
+def _lossy(record: RunRecord) -> str | None:
+    if record.store is None or record.store.lossy is None:
+        return None
+    psnr = record.store.lossy.psnr_db
+    return f"The store is lossy (PSNR {psnr:.1f} dB): it does not deliver the same bytes as the other formats."
+
+
+def _no_repeats(record: RunRecord) -> str | None:
+    if record.status != "ok" or len(record.measured()) > 1:
+        return None
+    return "Only one epoch counts, so the spread is unknown: use --epochs 4 or more."
+
+
+def _short(record: RunRecord) -> str | None:
+    times = summarise([epoch.epoch_s for epoch in record.measured()])
+    if times is None or times.median >= SHORT_EPOCH_S:
+        return None
+    return f"An epoch took only {times.median:.2f} s, so small disturbances weigh much: use more samples or epochs."
+
+
+def _unstable(record: RunRecord) -> str | None:
+    times = summarise([epoch.epoch_s for epoch in record.measured()])
+    if times is None or times.spread <= UNSTABLE_SPREAD:
+        return None
+    return f"Epoch times differ by ±{times.spread:.0%}: close other programs and use more epochs."
+
+
+def _cache(record: RunRecord) -> str | None:
+    if record.status != "ok":
+        return None
+    return "The page cache was left as it was: what was not read from storage came from memory. Compare like with like."
+
+
+_CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
+    "synthetic-data": _synthetic,
+    "lossy-store": _lossy,
+    "no-repeats": _no_repeats,
+    "short-epoch": _short,
+    "unstable": _unstable,
+    "cache-not-controlled": _cache,
+}

@@ -1,0 +1,92 @@
+"""Counters of a process tree: bytes from storage, read calls, page faults, CPU seconds.
+
+Read from procfs (proc_pid_io(5), proc_pid_stat(5)) for each process and differenced per
+process. A child's counters must be read while it lives: once reaped they are added to its
+parent and would count twice.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a process has used since it started."""
+
+    storage_read_bytes: int = 0
+    read_call_bytes: int = 0
+    read_calls: int = 0
+    major_faults: int = 0
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def process_counters(pid: int) -> Counters | None:
+    """Return the counters of one process, or None where there is none, or procfs does not tell."""
+    try:
+        io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    # The command name may hold spaces and parentheses; fields are counted after its last one.
+    after_name = stat[stat.rindex(")") + 2 :].split()
+    return Counters(
+        storage_read_bytes=int(io["read_bytes"]),
+        read_call_bytes=int(io["rchar"]),
+        read_calls=int(io["syscr"]),
+        major_faults=int(after_name[9]),
+        cpu_user_s=int(after_name[11]) / _TICKS_PER_S,
+        cpu_system_s=int(after_name[12]) / _TICKS_PER_S,
+    )
+
+
+Snapshot = dict[int, Counters]
+
+
+def snapshot_before() -> Snapshot | None:
+    """Return the counters of this process and all its descendants, or None without procfs.
+
+    Looking for descendants reads much of procfs; here it comes before this process's own
+    counters are read, and in ``snapshot_after`` behind, so that it is in neither difference.
+    """
+    children = _children()
+    return _with_own(children, process_counters(os.getpid()))
+
+
+def snapshot_after() -> Snapshot | None:
+    """Return the counters at the end of what ``snapshot_before`` began."""
+    own = process_counters(os.getpid())
+    return _with_own(_children(), own)
+
+
+def _children() -> Snapshot:
+    pids = [child.pid for child in psutil.Process().children(recursive=True)]
+    return {pid: counters for pid in pids if (counters := process_counters(pid)) is not None}
+
+
+def _with_own(children: Snapshot, own: Counters | None) -> Snapshot | None:
+    return None if own is None else {**children, os.getpid(): own}
+
+
+def used_between(before: Snapshot | None, after: Snapshot | None) -> Counters | None:
+    """Return what the tree used between two snapshots; processes that appeared count from their start."""
+    if before is None or after is None:
+        return None
+    total = Counters()
+    for pid, counters in after.items():
+        total += counters - before.get(pid, Counters())
+    return total

@@ -1,0 +1,211 @@
+"""The record of a run: frozen, versioned, raw. Statistics are derived when it is read.
+
+Schema history:
+1  first version.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.contracts.errors import BenchError
+from bench.contracts.source import Origin, Split
+from bench.spec import RunSpec
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "failed", "unsupported", "interrupted"]
+Phase = Literal["prepare", "start", "open", "train", "check"]
+
+
+class RecordError(BenchError):
+    """A record that cannot be read."""
+
+
+class _Part(BaseModel):
+    # A loss that has become NaN stays one: JSON has no number for it, and null would mean unknown.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+
+class ErrorInfo(_Part):
+    """Why a run is not ``ok``: in which phase, and what happened."""
+
+    phase: Phase
+    type: str
+    message: str
+
+
+class WarningInfo(_Part):
+    """Something that puts a number in doubt, and what to do about it."""
+
+    kind: str
+    message: str
+
+
+class DataInfo(_Part):
+    """The data that was delivered. ``checked_samples`` were compared with their hashes after the epochs."""
+
+    name: str
+    split: Split
+    count: int
+    shape: tuple[int, ...]
+    dtype: str
+    classes: tuple[str, ...]
+    origin: Origin
+    digest: str
+    checked_samples: int | None = None
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample without its label."""
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size * _ITEM_BYTES[self.dtype]
+
+
+_ITEM_BYTES = {
+    "bool": 1,
+    "uint8": 1,
+    "int8": 1,
+    "uint16": 2,
+    "int16": 2,
+    "float16": 2,
+    "uint32": 4,
+    "int32": 4,
+    "float32": 4,
+    "uint64": 8,
+    "int64": 8,
+    "float64": 8,
+}
+
+
+class Lossy(_Part):
+    """How far a lossy store is from its source."""
+
+    psnr_db: float
+
+
+class StoreInfo(_Part):
+    """The store that was read. Peak and baseline are of the preparing process."""
+
+    backend: str
+    options: dict[str, Any]
+    size_bytes: int
+    file_count: int
+    prepare_s: float
+    prepare_peak_rss_bytes: int
+    prepare_baseline_rss_bytes: int
+    digest_ok: bool
+    lossy: Lossy | None
+
+
+class IoInfo(_Part):
+    """What an epoch read, summed over all processes of the run; None where the system does not tell."""
+
+    storage_read_bytes: int | None
+    read_call_bytes: int | None
+    read_calls: int | None
+    major_faults: int | None
+    read_amplification: float | None
+
+
+class EpochInfo(_Part):
+    """Raw values of one epoch; ``stall_fraction`` is ``wait_s / epoch_s``."""
+
+    epoch: int
+    warmup: bool
+    samples: int
+    epoch_s: float
+    first_batch_s: float
+    wait_s: float
+    copy_s: float
+    compute_s: float
+    stall_fraction: float
+    batch_wait_s: list[float]
+    loss: float | None
+    accuracy: float | None
+    batch_loss: list[float] | None
+    io: IoInfo
+    cpu_user_s: float | None
+    cpu_system_s: float | None
+
+
+class CacheInfo(_Part):
+    """The state of the page cache: asked for, achieved, and how that is known."""
+
+    asked: Literal["as-is"] = "as-is"
+    achieved: str | None = None
+    resident_before: float | None = None
+    resident_after: float | None = None
+    proof: str | None = None
+
+
+class MemoryInfo(_Part):
+    """Proportional set size of the run's process tree; the parts are those at the peak."""
+
+    peak_pss_bytes: int | None = None
+    baseline_pss_bytes: int | None = None
+    anon_bytes: int | None = None
+    file_bytes: int | None = None
+    shmem_bytes: int | None = None
+
+
+class GpuInfo(_Part):
+    """The GPU that was used; None where a value is unknown."""
+
+    name: str
+    torch_peak_allocated_bytes: int | None = None
+    torch_peak_reserved_bytes: int | None = None
+    cupy_peak_bytes: int | None = None
+    device_used_delta_bytes: int | None = None
+    context_bytes: int | None = None
+    utilisation: float | None = None
+    energy_j: float | None = None
+
+
+class RunRecord(_Part):
+    """One run, whatever became of it."""
+
+    schema_version: int = SCHEMA_VERSION
+    spec_id: str
+    spec: RunSpec
+    status: Status
+    error: ErrorInfo | None = None
+    warnings: list[WarningInfo] = []
+    started_at: str
+    environment: dict[str, Any]
+    data: DataInfo | None = None
+    store: StoreInfo | None = None
+    device: str | None = None
+    open_s: float | None = None
+    ideal: EpochInfo | None = None
+    epochs: list[EpochInfo] = []
+    cache: CacheInfo = CacheInfo()
+    memory: MemoryInfo = MemoryInfo()
+    gpu: GpuInfo | None = None
+
+    def measured(self) -> list[EpochInfo]:
+        """Return the epochs that count: all but warm-ups."""
+        return [epoch for epoch in self.epochs if not epoch.warmup]
+
+    def to_json(self) -> str:
+        """Return the record as JSON text."""
+        return self.model_dump_json(indent=1)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Load a record of this or an older version. Raises RecordError."""
+    try:
+        content = json.loads(path.read_bytes())
+        version = content["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise RecordError(f"{path} was written by a newer bench (record version {version}). Upgrade to read it.")
+        return RunRecord.model_validate(content)
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecordError(f"{path} is not a readable record: {reason}. Remove it or choose another folder.") from error

@@ -1,0 +1,90 @@
+"""The folder of records: written atomically, one file a run."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from bench.contracts.errors import BenchError
+from bench.record import RecordError, RunRecord, read_record
+
+
+class ResultsError(BenchError):
+    """A results folder that cannot be used, or a run that is not in it."""
+
+
+def require_writable(folder: Path) -> None:
+    """Create the folder if needed; raises ResultsError when records could not be written there."""
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ResultsError(f"Cannot write records to {folder}: {error.strerror}. Choose another --results.") from error
+
+
+def run_name(record: RunRecord) -> str:
+    """Return the name of a run: when, on what, how; synthetic data is named as such."""
+    spec = record.spec
+    stamp = record.started_at[:19].replace("-", "").replace(":", "").replace("T", "-")
+    synthetic = ["synthetic"] if record.data is not None and record.data.origin == "synthetic" else []
+    return "-".join([stamp, spec.dataset, *synthetic, spec.backend, spec.model, record.spec_id[:6]])
+
+
+def write(record: RunRecord, folder: Path) -> Path:
+    """Write a record under a name not yet taken, and return its path. Raises ResultsError."""
+    name = run_name(record)
+    part = folder / f".{name}.part-{os.getpid()}"
+    try:
+        with part.open("w") as file:
+            file.write(record.to_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        number = 1
+        while True:
+            path = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
+            try:
+                # A link never overwrites: two runs that end in the same second keep both records.
+                path.hardlink_to(part)
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                if error.errno not in {errno.EPERM, errno.ENOTSUP}:
+                    raise
+                # A file system without hard links.
+                part.replace(path)
+                return path
+            else:
+                return path
+    except OSError as error:
+        raise ResultsError(f"Cannot write {folder / name}.json: {error.strerror}. Choose another --results.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_all(folder: Path) -> tuple[list[tuple[Path, RunRecord]], list[RecordError]]:
+    """Return all readable records, oldest first, and the errors of the others."""
+    found: list[tuple[Path, RunRecord]] = []
+    errors: list[RecordError] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append((path, read_record(path)))
+        except RecordError as error:
+            errors.append(error)
+    return sorted(found, key=lambda item: item[1].started_at), errors
+
+
+def find(run: str, folder: Path) -> tuple[Path, RunRecord]:
+    """Return a run by path, by the start of its name, or ``last``. Raises ResultsError or RecordError."""
+    if Path(run).is_file():
+        return Path(run), read_record(Path(run))
+    paths = sorted(folder.glob("*.json"))
+    matching = paths[-1:] if run == "last" else [path for path in paths if path.name.startswith(run)]
+    if not matching:
+        raise ResultsError(f"No run {run!r} in {folder}. `bench list runs` shows what is there.")
+    if len(matching) > 1:
+        names = ", ".join(path.stem for path in matching[:5])
+        raise ResultsError(f"{run!r} is the start of {len(matching)} runs: {names}. Give more of the name.")
+    return matching[0], read_record(matching[0])

@@ -1,0 +1,302 @@
+"""A RunSpec becomes a RunRecord: prepare, measure in a fresh process, keep whatever happened."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from bench import checks
+from bench.contracts.errors import BenchError
+from bench.contracts.source import Progress
+from bench.measure import environment, memory
+from bench.messages import Failure, Job
+from bench.prepare import UnsupportedError, prepare
+from bench.record import (
+    DataInfo,
+    EpochInfo,
+    ErrorInfo,
+    GpuInfo,
+    Lossy,
+    MemoryInfo,
+    Phase,
+    RunRecord,
+    Status,
+    StoreInfo,
+)
+from bench.spec import RunSpec
+from bench.store import Store
+
+POLL_S = 0.1
+EXIT_S = 5.0
+"""How long a child that has reported its end may take to go."""
+
+
+class BatchTooLargeError(BenchError):
+    """More samples in a batch than in the data set."""
+
+
+class RunProgress(Progress, Protocol):
+    """Progress that also hears of finished epochs."""
+
+    def epoch(self, info: EpochInfo) -> None:
+        """An epoch is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where raw data is looked for, and where downloads and stores are kept."""
+
+    data_dir: Path
+    search: tuple[Path, ...]
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What is known of a run so far."""
+
+    status: Status = "interrupted"
+    phase: Phase = "prepare"
+    error: ErrorInfo | None = None
+    trace: str | None = None
+    environment: dict[str, Any] = field(default_factory=environment.machine)
+    store: Store | None = None
+    device: str | None = None
+    open_s: float | None = None
+    epochs: list[EpochInfo] = field(default_factory=list)
+    checked_samples: int | None = None
+    baseline_pss_bytes: int | None = None
+    peak: memory.Pss | None = None
+    gpu: GpuInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A record, and the traceback behind a failure."""
+
+    record: RunRecord
+    trace: str | None
+
+
+def run(spec: RunSpec, places: Places, progress: RunProgress, *, repair: bool = False) -> Outcome:
+    """Prepare and measure one run.
+
+    Failures of the measured process, unsupported combinations and interruptions end up in
+    the record. Raises BenchError for everything that keeps the measurement from beginning.
+    """
+    started_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    found = _Findings()
+    _require_device(spec)
+    try:
+        found.store = prepare(spec, places.data_dir, places.search, progress, repair=repair)
+        _require_batch(spec, found.store)
+        found.phase = "start"
+        _measure(spec, found.store, found, progress)
+    except UnsupportedError as error:
+        found.status = "unsupported"
+        found.error = ErrorInfo(phase="prepare", type=type(error).__name__, message=str(error))
+    except KeyboardInterrupt:
+        found.status = "interrupted"
+        found.error = ErrorInfo(phase=found.phase, type="KeyboardInterrupt", message="Interrupted by the user.")
+    return Outcome(_record(spec, started_at, found), found.trace)
+
+
+def _require_device(spec: RunSpec) -> None:
+    if spec.device.startswith("cuda"):
+        # Only then is torch worth its import time here.
+        from bench.training import resolve_device
+
+        resolve_device(spec.device)
+
+
+def _require_batch(spec: RunSpec, store: Store) -> None:
+    count = store.manifest.count
+    if spec.batch_size > count:
+        raise BatchTooLargeError(
+            f"--batch-size {spec.batch_size} is larger than the data: {spec.dataset} {spec.split} has {count} samples."
+        )
+
+
+def _measure(spec: RunSpec, store: Store, found: _Findings, progress: RunProgress) -> None:
+    context = multiprocessing.get_context("spawn")
+    pipe, child_pipe = context.Pipe()
+    samples_done = context.RawValue("q", 0)
+    process = context.Process(target=_child, args=(_job(spec, store), child_pipe, samples_done), name="bench-trial")
+    with _sigint_ignored():
+        # The child inherits this: a Ctrl-C is for the parent alone to handle.
+        process.start()
+    child_pipe.close()
+    assert process.pid is not None  # noqa: S101  # started above
+    sampler = memory.PeakPss(process.pid)
+    shown = 0
+    try:
+        while True:
+            ready = pipe.poll(POLL_S)
+            done = samples_done.value
+            if done > shown:
+                progress.advance(done - shown)
+                shown = done
+            if not ready:
+                if process.is_alive():
+                    continue
+                _died(found, process.exitcode)
+                break
+            try:
+                topic, value = pipe.recv()
+            except EOFError:
+                process.join()
+                _died(found, process.exitcode)
+                break
+            if topic == "phase" and value == "train":
+                progress.start(_label(spec), spec.epochs * store.manifest.count, "samples")
+            if topic == "end":
+                found.status = "failed" if found.error else "ok"
+                break
+            if topic == "memory":
+                pss = sampler.sample()
+                if value == "baseline" and pss is not None:
+                    found.baseline_pss_bytes = pss.total_bytes
+                pipe.send(None)
+            else:
+                _TOPICS[topic](found, value)
+                if topic == "epoch":
+                    progress.epoch(value)
+    finally:
+        progress.finish()
+        _end_tree(process, patience_s=EXIT_S if found.status in {"ok", "failed"} else 0)
+        sampler.close()
+        found.peak = sampler.peak
+        pipe.close()
+
+
+def _child(job: Job, pipe: Any, samples_done: Any) -> None:
+    # Imported here so that the parent never needs torch.
+    from bench.trial import run_trial
+
+    run_trial(job, pipe, samples_done)
+
+
+def _job(spec: RunSpec, store: Store) -> Job:
+    manifest = store.manifest
+    return Job(spec, store.root, store.path / "hashes.npy", manifest.shape, manifest.dtype, len(manifest.classes))
+
+
+def _failed(found: _Findings, failure: Failure) -> None:
+    found.error = ErrorInfo(phase=failure.phase, type=failure.type, message=failure.message)
+    found.trace = failure.trace
+
+
+def _died(found: _Findings, exit_code: int | None) -> None:
+    found.status = "failed"
+    what = f"exit code {exit_code}"
+    if exit_code is not None and exit_code < 0:
+        what = f"signal {signal.Signals(-exit_code).name}"
+        if exit_code == -signal.SIGKILL:
+            what += ", which is what the kernel does when memory runs out"
+    message = f"The measured process ended by {what}."
+    found.error = ErrorInfo(phase=found.phase, type="ProcessDied", message=message)
+
+
+def _keep(name: str) -> Callable[[_Findings, Any], None]:
+    return lambda found, value: setattr(found, name, value)
+
+
+_TOPICS: dict[str, Callable[[_Findings, Any], None]] = {
+    "phase": _keep("phase"),
+    "device": _keep("device"),
+    "environment": _keep("environment"),
+    "open_s": _keep("open_s"),
+    "epoch": lambda found, value: found.epochs.append(value),
+    "gpu": _keep("gpu"),
+    "checked": _keep("checked_samples"),
+    "failed": _failed,
+}
+
+
+def _end_tree(process: Any, patience_s: float) -> None:
+    """Let a finished child go; kill one that is still there after that, with all its descendants."""
+    process.join(timeout=patience_s)
+    if not process.is_alive():
+        return
+    root = psutil.Process(process.pid)
+    for member in [*root.children(recursive=True), root]:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.join()
+
+
+@contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _label(spec: RunSpec) -> str:
+    work = "loading" if spec.model == "none" else f"training {spec.model}"
+    return f"{work} from {spec.backend}"
+
+
+def _record(spec: RunSpec, started_at: str, found: _Findings) -> RunRecord:
+    record = RunRecord(
+        spec_id=spec.spec_id,
+        spec=spec,
+        status=found.status,
+        error=found.error,
+        started_at=started_at,
+        environment=found.environment,
+        data=_data_info(found) if found.store else None,
+        store=_store_info(spec, found.store) if found.store else None,
+        device=found.device,
+        open_s=found.open_s,
+        epochs=found.epochs,
+        memory=MemoryInfo(
+            peak_pss_bytes=found.peak.total_bytes if found.peak else None,
+            baseline_pss_bytes=found.baseline_pss_bytes,
+            anon_bytes=found.peak.anon_bytes if found.peak else None,
+            file_bytes=found.peak.file_bytes if found.peak else None,
+            shmem_bytes=found.peak.shmem_bytes if found.peak else None,
+        ),
+        gpu=found.gpu,
+    )
+    return record.model_copy(update={"warnings": checks.warnings_for(record)})
+
+
+def _data_info(found: _Findings) -> DataInfo:
+    assert found.store is not None  # noqa: S101  # checked by the caller
+    manifest = found.store.manifest
+    return DataInfo(
+        name=manifest.dataset,
+        split=manifest.split,
+        count=manifest.count,
+        shape=manifest.shape,
+        dtype=manifest.dtype,
+        classes=manifest.classes,
+        origin=manifest.origin,
+        digest=manifest.source_digest,
+        checked_samples=found.checked_samples,
+    )
+
+
+def _store_info(spec: RunSpec, store: Store) -> StoreInfo:
+    manifest = store.manifest
+    return StoreInfo(
+        backend=manifest.backend,
+        options=spec.options,
+        size_bytes=manifest.size_bytes,
+        file_count=manifest.file_count,
+        prepare_s=manifest.prepare_s,
+        prepare_peak_rss_bytes=manifest.prepare_peak_rss_bytes,
+        prepare_baseline_rss_bytes=manifest.prepare_baseline_rss_bytes,
+        digest_ok=manifest.lossy is None and manifest.store_digest == manifest.source_digest,
+        lossy=Lossy(psnr_db=manifest.lossy.psnr_db) if manifest.lossy else None,
+    )

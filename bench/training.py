@@ -1,0 +1,102 @@
+"""The timed epoch: wait for a batch, copy it to the device, compute a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.contracts.errors import BenchError
+from bench.loading import Batch
+from bench.measure.clock import PhaseClock, Phases
+
+LEARNING_RATE = 0.05
+MOMENTUM = 0.9
+
+
+class DeviceError(BenchError):
+    """A device that this machine does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What an epoch took and what it taught; losses and accuracy are None without a model."""
+
+    phases: Phases
+    samples: int
+    batch_loss: list[float] | None
+    loss: float | None
+    accuracy: float | None
+
+
+class Trainer:
+    """SGD with momentum and cross-entropy; a model that is None measures loading alone."""
+
+    def __init__(self, model: nn.Module | None, device: torch.device, *, amp: bool) -> None:
+        self._model = model
+        self._device = device
+        self._amp = amp
+        if model is not None:
+            model.to(device).train()
+            self._optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+            self._criterion = nn.CrossEntropyLoss()
+
+    def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Train on one batch on the device; return its loss and number of right answers, unsynchronised."""
+        if self._model is None:
+            return None
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._amp):
+            scores = self._model(normalised(x))
+            loss = self._criterion(scores, y)
+        loss.backward()
+        self._optimizer.step()
+        return loss.detach(), (scores.detach().argmax(1) == y).sum()
+
+    def epoch(self, batches: Iterator[Batch], clock: PhaseClock, on_batch: Callable[[int], None]) -> EpochResult:
+        """Run one epoch. ``on_batch`` is called inside the timed region: it must cost next to nothing."""
+        losses: list[Tensor] = []
+        right: list[Tensor] = []
+        sizes: list[int] = []
+        clock.start()
+        for x, y in batches:
+            clock.waited()
+            x_device = x.to(self._device, non_blocking=True)
+            y_device = y.to(self._device, non_blocking=True)
+            clock.copied()
+            outcome = self.step(x_device, y_device)
+            if outcome is not None:
+                losses.append(outcome[0])
+                right.append(outcome[1])
+            sizes.append(len(y))
+            on_batch(len(y))
+            clock.computed()
+        phases = clock.stop()
+        samples = sum(sizes)
+        if not losses:
+            return EpochResult(phases, samples, None, None, None)
+        batch_loss: list[float] = torch.stack(losses).float().tolist()
+        loss = sum(value * size for value, size in zip(batch_loss, sizes, strict=True)) / samples
+        return EpochResult(phases, samples, batch_loss, loss, int(torch.stack(right).sum()) / samples)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Return samples as float32 on their device; bytes 0…255 become -1…1, other types keep their values."""
+    values = x.float()
+    return values.sub_(127.5).div_(127.5) if x.dtype == torch.uint8 else values
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for. Raises DeviceError."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"--device {name}: no CUDA device is available here. Use --device cpu or auto.")
+    device = torch.device("cuda" if name == "auto" else name)
+    number = device.index or 0
+    count = torch.cuda.device_count()
+    if number >= count:
+        raise DeviceError(f"--device {name}: this machine has {count} CUDA device(s), numbered from 0.")
+    return torch.device("cuda", number)

@@ -1,0 +1,121 @@
+"""The same batches in the same order, whatever loads them."""
+
+import numpy as np
+import pytest
+import torch
+import toy_plugins
+
+from bench import loading
+from bench.contracts.backend import BackendError
+from bench.contracts.reader import Reader
+from bench.spec import RunSpec
+
+X, Y = toy_plugins.toy_arrays()
+
+
+class ArrayReader(Reader):
+    def __init__(self) -> None:
+        super().__init__(len(Y), X.shape[1:], X.dtype)
+
+    def read_into(self, indices, x, y) -> None:
+        x.numpy()[:] = X[indices]
+        y.numpy()[:] = Y[indices]
+
+
+class FailingReader(ArrayReader):
+    def read_into(self, indices, x, y) -> None:
+        if 250 in indices:
+            raise BackendError("sample 250 cannot be read.")
+        super().read_into(indices, x, y)
+
+
+def spec(**fields) -> RunSpec:
+    return RunSpec(backend="toy", dataset="toys", **{"batch_size": 32, **fields})
+
+
+KINDS = [
+    {},
+    {"workers": 1, "worker_kind": "thread"},
+    {"workers": 3, "worker_kind": "thread"},
+    {"workers": 2, "start_method": "fork"},
+    {"workers": 1, "start_method": "spawn"},
+    {"workers": 1, "start_method": "forkserver"},
+]
+
+
+def test_a_full_shuffle_is_a_permutation_of_its_own_per_epoch_and_seed() -> None:
+    orders = [np.concatenate(loading.batch_indices(spec(seed=seed), 300, epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    for order in orders:
+        assert sorted(order) == list(range(300))
+    assert len({order.tobytes() for order in orders}) == 4
+    again = np.concatenate(loading.batch_indices(spec(seed=1), 300, 1))
+    assert np.array_equal(again, orders[3])
+
+
+def test_the_order_is_numpys_seeded_permutation() -> None:
+    batches = loading.batch_indices(spec(seed=5), 300, 2)
+    assert np.array_equal(np.concatenate(batches), np.random.default_rng([5, 2]).permutation(300))
+    assert [len(batch) for batch in batches] == [32] * 9 + [12]
+
+
+def test_no_shuffle_is_the_stored_order() -> None:
+    assert np.array_equal(np.concatenate(loading.batch_indices(spec(shuffle="none"), 300, 4)), np.arange(300))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_loader_delivers_the_planned_batches_epoch_after_epoch(kind: dict) -> None:
+    loader = loading.make_loader(ArrayReader(), spec(**kind), pin=False)
+    try:
+        for epoch in range(2):
+            plan = loading.batch_indices(spec(**kind), 300, epoch)
+            delivered = list(loader.epoch(epoch))
+            assert len(delivered) == len(plan)
+            for indices, (x, y) in zip(plan, delivered, strict=True):
+                assert x.dtype == torch.uint8
+                assert np.array_equal(x.numpy(), X[indices])
+                assert np.array_equal(y.numpy(), Y[indices])
+    finally:
+        loader.close()
+
+
+@pytest.mark.parametrize("kind", KINDS[:4], ids=str)
+def test_an_error_arrives_at_its_batch_with_its_own_text(kind: dict) -> None:
+    loader = loading.make_loader(FailingReader(), spec(shuffle="none", **kind), pin=False)
+    batches = loader.epoch(0)
+    try:
+        for _ in range(7):
+            next(batches)
+        with pytest.raises(BackendError, match=r"^sample 250 cannot be read\.$"):
+            next(batches)
+    finally:
+        loader.close()
+
+
+def test_threads_read_ahead_but_no_further_than_two_batches_each() -> None:
+    begun = []
+
+    class CountingReader(ArrayReader):
+        def read_into(self, indices, x, y) -> None:
+            begun.append(indices[0])
+            super().read_into(indices, x, y)
+
+    loader = loading.make_loader(CountingReader(), spec(workers=2, worker_kind="thread"), pin=False)
+    batches = loader.epoch(0)
+    next(batches)
+    next(batches)
+    loader.close()
+    assert 2 < len(begun) <= 2 + 2 * loading.PREFETCH_BATCHES
+
+
+def test_closing_ends_worker_processes() -> None:
+    import psutil
+
+    before = set(psutil.Process().children(recursive=True))
+    loader = loading.make_loader(ArrayReader(), spec(workers=2), pin=False)
+    batches = loader.epoch(0)
+    next(batches)
+    workers = set(psutil.Process().children(recursive=True)) - before
+    assert len(workers) >= 2
+    batches.close()
+    loader.close()
+    assert not [p for p in workers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,196 @@
+"""The timed epoch, its clock, and equal losses from every backend."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy_plugins
+
+from bench import loading, registry
+from bench.contracts.source import SilentProgress
+from bench.measure import clock as clocks
+from bench.measure.clock import HostClock
+from bench.prepare import prepare
+from bench.spec import RunSpec, StoreSpec, make_spec
+from bench.training import DeviceError, Trainer, normalised, resolve_device
+
+CPU = torch.device("cpu")
+
+
+class FakeTime:
+    """A clock that moves only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_ns = 10**12
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def pass_ms(self, ms: int) -> None:
+        self.now_ns += ms * 1_000_000
+
+
+@pytest.fixture
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr(clocks, "time", fake)
+    return fake
+
+
+def test_phases_are_attributed_exactly_and_add_up(fake_time: FakeTime) -> None:
+    clock = HostClock()
+    clock.start()
+    for wait_ms, copy_ms, compute_ms in ((50, 1, 10), (5, 2, 20), (7, 3, 30)):
+        fake_time.pass_ms(wait_ms)
+        clock.waited()
+        fake_time.pass_ms(copy_ms)
+        clock.copied()
+        fake_time.pass_ms(compute_ms)
+        clock.computed()
+    fake_time.pass_ms(4)
+    phases = clock.stop()
+    assert phases.batch_wait_s == pytest.approx([0.050, 0.005, 0.007])
+    assert phases.first_batch_s == pytest.approx(0.050)
+    assert (phases.wait_s, phases.copy_s, phases.compute_s) == pytest.approx((0.066, 0.006, 0.060))
+    assert phases.epoch_s == pytest.approx(0.132)
+
+
+def test_a_clock_starts_each_epoch_from_zero(fake_time: FakeTime) -> None:
+    clock = HostClock()
+    for _ in range(2):
+        clock.start()
+        fake_time.pass_ms(3)
+        clock.waited()
+        clock.copied()
+        clock.computed()
+        phases = clock.stop()
+    assert phases.epoch_s == phases.wait_s == pytest.approx(0.003)
+
+
+def test_waiting_begins_before_the_loader_is_asked_for_an_iterator(fake_time: FakeTime) -> None:
+    def batches():
+        fake_time.pass_ms(40)  # starting workers
+        yield torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+
+    result = Trainer(None, CPU, amp=False).epoch(batches(), HostClock(), lambda samples: None)
+    assert result.phases.wait_s == pytest.approx(0.040)
+    assert (result.samples, result.loss, result.accuracy, result.batch_loss) == (2, None, None, None)
+
+
+def test_loss_and_accuracy_equal_a_plain_training_loop() -> None:
+    x, y = (torch.from_numpy(array) for array in toy_plugins.toy_arrays())
+    batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 300, 64)]
+    torch.manual_seed(0)
+    result = Trainer(registry.model_builder("cnn")((3, 8, 8), 3), CPU, amp=False).epoch(
+        iter(batches), HostClock(), lambda samples: None
+    )
+
+    torch.manual_seed(0)
+    model = registry.model_builder("cnn")((3, 8, 8), 3).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    losses, right = [], 0
+    for batch_x, batch_y in batches:
+        optimizer.zero_grad()
+        scores = model((batch_x.float() - 127.5) / 127.5)
+        loss = torch.nn.functional.cross_entropy(scores, batch_y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        right += int((scores.argmax(1) == batch_y).sum())
+    assert result.batch_loss == losses
+    assert result.accuracy == right / 300
+    sizes = [len(batch_y) for _, batch_y in batches]
+    assert result.loss == pytest.approx(np.average(losses, weights=sizes))
+
+
+def test_normalisation_maps_bytes_to_minus_one_to_one_and_leaves_floats_alone() -> None:
+    assert normalised(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+    floats = torch.tensor([-3.5, 200.0])
+    assert normalised(floats).tolist() == [-3.5, 200.0]
+
+
+@pytest.mark.parametrize("name", sorted(registry.MODELS))
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 64, 100), (3, 8, 8), (2, 96, 96)], ids=str)
+def test_every_model_takes_any_image(name: str, shape: tuple[int, ...]) -> None:
+    model = registry.model_builder(name)(shape, 7).eval()
+    assert model(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+def test_the_small_stem_is_for_small_images_only() -> None:
+    build = registry.model_builder("resnet18")
+    assert build((3, 64, 64), 10).conv1.kernel_size == (3, 3)
+    assert isinstance(build((3, 64, 64), 10).maxpool, torch.nn.Identity)
+    assert build((3, 65, 65), 10).conv1.kernel_size == (7, 7)
+    assert sum(p.numel() for p in build((3, 32, 32), 10).parameters()) == 11_173_962
+
+
+def test_cnn_has_the_documented_size() -> None:
+    parameters = sum(p.numel() for p in registry.model_builder("cnn")((3, 32, 32), 10).parameters())
+    assert f"{parameters:,} parameters" in registry.model_builder("cnn").__doc__
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_without_cuda_is_an_error_with_a_way_out() -> None:
+    assert resolve_device("auto") == CPU
+    with pytest.raises(DeviceError, match=r"--device cuda:0: no CUDA device is available here\. Use --device cpu"):
+        resolve_device("cuda:0")
+
+
+WAYS = [
+    {},
+    {"workers": 2, "worker_kind": "thread"},
+    {"workers": 2, "worker_kind": "process"},
+]
+STORES = [
+    ("memory",),
+    ("memmap",),
+    ("memmap", "reader=naive"),
+    ("filesystem",),
+    ("filesystem", "format=npy"),
+    ("hdf5",),
+    ("hdf5", "chunk=7", "compression=gzip"),
+    ("hdf5", "reader=naive"),
+    ("zarr",),
+    ("zarr", "chunk=4", "shard=16", "codec=zstd"),
+    ("zarr", "reader=naive"),
+]
+
+
+def losses(spec: RunSpec, folder: Path) -> list[float]:
+    store_fields = {name: getattr(spec, name) for name in StoreSpec.model_fields}
+    built = prepare(StoreSpec(**store_fields), folder, (), SilentProgress())
+    loader = loading.make_loader(spec.open_backend().open(built.root), spec, pin=False)
+    torch.manual_seed(spec.seed)
+    trainer = Trainer(registry.model_builder("cnn")(built.manifest.shape, 3), CPU, amp=False)
+    try:
+        results = [trainer.epoch(loader.epoch(e), HostClock(), lambda samples: None) for e in range(2)]
+    finally:
+        loader.close()
+    return list(itertools.chain.from_iterable(result.batch_loss for result in results))
+
+
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_every_backend_reader_and_loader_gives_bit_identical_losses(tmp_path: Path) -> None:
+    """Every registered backend takes part: a new one is added to STORES or this test fails."""
+    assert {store[0] for store in STORES} == set(registry.BACKENDS)
+    found = {}
+    for (backend, *options), way in [(store, WAYS[0]) for store in STORES] + [
+        ((name,), way) for name in registry.BACKENDS for way in WAYS[1:]
+    ]:
+        spec = make_spec(
+            RunSpec, options, backend=backend, dataset="toys", source="synthetic", batch_size=64, seed=3, **way
+        )
+        found[(backend, *options, *way.values())] = losses(spec, tmp_path)
+    reference = found[("memory",)]
+    assert len(reference) == 10
+    assert len(set(reference)) > 5
+    assert {name: values for name, values in found.items() if values != reference} == {}
