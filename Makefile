@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench-docs clean
+.PHONY: run test lint bench-docs clean gpu-test
 
 run: .venv/.installed
 	$(BIN)/bench run --backend zarr --dataset cifar10
@@ -9,14 +9,19 @@ run: .venv/.installed
 test: .venv/.installed-dev
 	$(BIN)/pytest
 
+# Only the tests that need a CUDA device.
+gpu-test: .venv/.installed-dev
+	$(BIN)/pytest -m gpu
+
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-# The README's table, from the committed records.
+# The README's figures, from the committed records.
 bench-docs: .venv/.installed
+	$(BIN)/bench show --results results/reference $$(basename results/reference/*cifar10-zarr-cnn-*.json .json | head -n 1) --into README.md
 	$(BIN)/bench table --results results/reference --into README.md
 	$(BIN)/bench table --results results/reference --into results/README.md
 

@@ -1,0 +1,160 @@
+"""What the command line shows while it works: bars on a terminal, plain lines elsewhere, all on stderr."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from bench.record import EpochInfo, RunRecord
+from bench.report import render
+from bench.report.tables import Table, run_table
+from bench.report.verdict import meaning
+from bench.runner import RunProgress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichBars
+    from rich.progress import TaskID
+
+PLAIN_LINE_EVERY_S = 10.0
+PIPE_WIDTH = 1000
+DOCUMENT_WIDTH = 110
+
+
+def say(text: str) -> None:
+    """Print a line on stderr."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # the command line's voice
+
+
+def out(text: str) -> None:
+    """Print a result on stdout."""
+    print(text, flush=True)  # noqa: T201  # the command line's result
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout, as wide as the terminal; a pipe has no width, so its lines stay whole."""
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
+    out(render.terminal(table, width=width, colour=terminal))
+
+
+def show(record: RunRecord) -> None:
+    """Print what a run measured, what it means, and what puts it in doubt."""
+    print_table(run_table(record))
+    out(f"\n{meaning(record)}")
+
+
+def plain(record: RunRecord) -> str:
+    """Return what ``show`` prints, as a Markdown code block."""
+    table = render.terminal(run_table(record), width=DOCUMENT_WIDTH, colour=False)
+    return f"```\n{table}\n\n{meaning(record)}\n```"
+
+
+def make_progress() -> RunProgress:
+    """Return the display that suits stderr."""
+    return TerminalProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def epoch_line(info: EpochInfo) -> str:
+    """Return one line about a finished epoch."""
+    kind = " (warm-up)" if info.warmup else ""
+    learnt = f", loss {info.loss:.3f}, accuracy {info.accuracy:.1%}" if info.accuracy is not None else ""
+    return f"epoch {info.epoch}{kind}: {info.epoch_s:.2f} s, waited {info.stall_fraction:.0%} for data{learnt}"
+
+
+class PlainProgress:
+    """A line when something begins and ends, and every few seconds in between."""
+
+    def __init__(self) -> None:
+        self._label = ""
+        self._unit = ""
+        self._total = self._done = 0
+        self._started = self._told = 0.0
+
+    def note(self, text: str) -> None:
+        """Print a message."""
+        say(text)
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Begin a task."""
+        self._label, self._total, self._unit, self._done = label, total, unit, 0
+        self._started = self._told = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        """Print how far the task is, if it is time to."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._told >= PLAIN_LINE_EVERY_S:
+            self._told = now
+            rate = self._done / (now - self._started)
+            say(f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s")
+
+    def finish(self) -> None:
+        """Print what the task took."""
+        if self._done:
+            done, self._done = self._done, 0
+            say(f"{self._label}: {done:,} {self._unit} in {time.monotonic() - self._started:.1f} s")
+
+    def epoch(self, info: EpochInfo) -> None:
+        """Print a finished epoch."""
+        say(epoch_line(info))
+
+
+class TerminalProgress:
+    """Bars with rate and time left."""
+
+    def __init__(self) -> None:
+        self._bars: RichBars | None = None
+        self._task: TaskID | None = None
+
+    def note(self, text: str) -> None:
+        """Print a message in bold, above the bar."""
+        from rich.console import Console
+        from rich.text import Text
+
+        console = self._bars.console if self._bars is not None else Console(stderr=True)
+        console.print(Text(text, style="bold yellow"))
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Show a new bar."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(show_speed=True),
+            MofNCompleteColumn(),
+            TextColumn(unit, markup=False),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            # The measured process shares this machine: redraw seldom.
+            refresh_per_second=2,
+            transient=True,
+        )
+        self._task = self._bars.add_task(label, total=total)
+        self._bars.start()
+
+    def advance(self, count: int) -> None:
+        """Move the bar."""
+        if self._bars is not None and self._task is not None:
+            self._bars.advance(self._task, count)
+
+    def finish(self) -> None:
+        """Remove the bar."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = self._task = None
+
+    def epoch(self, info: EpochInfo) -> None:
+        """Print a finished epoch above the bar."""
+        if self._bars is not None:
+            self._bars.console.print(epoch_line(info), markup=False, highlight=False)

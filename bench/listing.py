@@ -1,0 +1,100 @@
+"""What exists here and whether it is usable: tables for `bench list`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import registry, results
+from bench.contracts.errors import BenchError
+from bench.contracts.source import DataSource
+from bench.record import RecordError
+from bench.registry import Entry
+from bench.report.tables import Table, runs_table
+
+
+def backends() -> Table:
+    """Return all backends with what each needs and offers."""
+    rows = []
+    for name, entry in registry.backends().items():
+        usable, options = _usable(entry), ""
+        if not entry.missing():
+            try:
+                options = " ".join(registry.backend_class(name).options_type.model_fields)
+            except BenchError as error:
+                usable = f"no: {error}"
+        rows.append([name, entry.summary, _needs(entry), usable, options])
+    notes = ["`bench list backends NAME` explains the options of one."]
+    return Table("Backends", ["name", "what", "needs", "usable here", "options"], rows, notes, text_columns=5)
+
+
+def backend_options(name: str) -> Table:
+    """Return the options of one backend with default and meaning."""
+    cls = registry.backend_class(name)
+    rows = []
+    schema = cls.options_type.model_json_schema()["properties"]
+    for key, field in cls.options_type.model_fields.items():
+        default = "none" if field.default is None else str(field.default)
+        rows.append([key, _values(schema[key]), default, field.description or ""])
+    return Table(f"Options of {name}", ["option", "values", "default", "meaning"], rows, text_columns=4)
+
+
+def datasets(search: Iterable[Path]) -> Table:
+    """Return all data sets and where the raw data of each was found."""
+    rows = []
+    for name, entry in registry.datasets().items():
+        usable, found = _usable(entry), ""
+        if not entry.missing():
+            try:
+                found = _found(registry.dataset_class(name), search)
+            except BenchError as error:
+                usable = f"no: {error}"
+        rows.append([name, entry.summary, _needs(entry), usable, found])
+    notes = [f"Looked for raw data in {', '.join(map(str, search))}."]
+    return Table("Data sets", ["name", "what", "needs", "usable here", "raw data"], rows, notes, text_columns=5)
+
+
+def models() -> Table:
+    """Return all models."""
+    rows = [[name, entry.summary, _needs(entry), _usable(entry)] for name, entry in registry.models().items()]
+    rows.append(["none", "no model: loading alone", "nothing", "yes"])
+    return Table("Models", ["name", "what", "needs", "usable here"], rows, text_columns=4)
+
+
+def runs(folder: Path) -> tuple[Table, list[RecordError]]:
+    """Return all runs of a folder, and the errors of files that are no records."""
+    found, errors = results.read_all(folder)
+    return runs_table([path.stem for path, _ in found], [record for _, record in found]), errors
+
+
+def _needs(entry: Entry) -> str:
+    return ", ".join(entry.needs.values()) or "nothing"
+
+
+def _usable(entry: Entry) -> str:
+    missing = entry.missing()
+    return f"no: pip install {' '.join(missing)}" if missing else "yes"
+
+
+def _found(cls: type[DataSource], search: Iterable[Path]) -> str:
+    for folder in search:
+        try:
+            if cls().locate(folder, official_only=False) is not None:
+                return f"in {folder}"
+        except BenchError as error:
+            return f"damaged: {error}"
+    return "not here: downloaded when needed, else synthetic"
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "|".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if "anyOf" in schema:
+        return " or ".join(_values(choice) for choice in schema["anyOf"])
+    kind = {"null": "none", "integer": "whole number"}.get(schema["type"], schema["type"])
+    low, high = schema.get("minimum"), schema.get("maximum")
+    bounds = f" {'' if low is None else low}…{'' if high is None else high}" if (low, high) != (None, None) else ""
+    return f"{kind}{bounds}"

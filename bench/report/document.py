@@ -1,0 +1,34 @@
+"""Generated passages inside hand-written documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.contracts.errors import BenchError
+
+
+class DocumentError(BenchError):
+    """A document that cannot take a generated passage."""
+
+
+def update(path: Path, name: str, content: str) -> None:
+    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a file. Raises DocumentError."""
+    try:
+        text = between_markers(path.read_text(), name, content)
+        if text is None:
+            raise DocumentError(
+                f"{path} has no <!-- {name} --> … <!-- /{name} -->. Add the two lines where it belongs."
+            )
+        path.write_text(text)
+    except OSError as error:
+        raise DocumentError(f"Cannot update {path}: {error.strerror}.") from error
+
+
+def between_markers(text: str, name: str, content: str) -> str | None:
+    """Return ``text`` with the passage replaced, or None where a marker is missing."""
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found_opening, rest = text.partition(opening)
+    _, found_closing, after = rest.partition(closing)
+    if not found_opening or not found_closing:
+        return None
+    return f"{before}{opening}\n{content.strip()}\n{closing}{after}"

@@ -1,0 +1,146 @@
+"""Records become tables: labels and formatted cells, in no particular syntax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.metrics import METRICS
+from bench.record import RunRecord
+
+RUN_METRICS = (
+    "epoch_s",
+    "samples_per_s",
+    "mb_per_s",
+    "wait_share",
+    "copy_share",
+    "compute_share",
+    "first_batch_ms",
+    "open_ms",
+    "cpu_s",
+    "peak_pss_mb",
+    "pss_growth_mb",
+    "storage_read_mb",
+    "read_call_mb",
+    "store_mb",
+    "files",
+    "prepare_s",
+    "loss",
+    "accuracy",
+)
+
+COMPARED_METRICS = (
+    "epoch_s",
+    "samples_per_s",
+    "wait_share",
+    "first_batch_ms",
+    "peak_pss_mb",
+    "read_call_mb",
+    "store_mb",
+    "prepare_s",
+    "accuracy",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A heading per column, text cells, and notes below. The first ``text_columns`` are words, the rest numbers."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    text_columns: int = 1
+
+
+def run_label(record: RunRecord) -> str:
+    """Return a backend with its reader, and its other options where they are not the only ones possible."""
+    reader = record.spec.options.get("reader")
+    return record.spec.backend + (f"[{reader}]" if reader else "")
+
+
+def data_label(record: RunRecord) -> str:
+    """Return the data set with where its bytes come from."""
+    origin = record.data.origin if record.data else "unknown"
+    return f"{record.spec.dataset} ({origin})"
+
+
+def options_text(record: RunRecord) -> str:
+    """Return the options of a backend, without the reader, as KEY=VALUE words."""
+    shown = {k: v for k, v in record.spec.options.items() if k != "reader" and v is not None}
+    return " ".join(f"{key}={value}" for key, value in shown.items())
+
+
+def run_table(record: RunRecord) -> Table:
+    """Return everything that one run measured, a metric a row."""
+    rows = []
+    for key in RUN_METRICS:
+        metric = METRICS[key]
+        if metric.of(record) is not None:
+            rows.append([metric.label, metric.text(record, spread=True), metric.unit])
+        elif key not in {"loss", "accuracy"} or record.spec.model != "none":
+            rows.append([metric.label, "n/a", metric.unit])
+    warmups = len(record.epochs) - len(record.measured())
+    notes = [f"Median (lowest…highest) of {len(record.measured())} epochs after {warmups} warm-up."]
+    if record.data is not None and record.store is not None:
+        proof = "reads back bit for bit" if record.store.digest_ok else "is lossy"
+        checked = record.data.checked_samples
+        delivered = f"; {checked:,} samples delivered after the last epoch were compared, too" if checked else ""
+        notes.append(f"Verified: the store {proof} (digest {record.data.digest[:16]}){delivered}.")
+    return Table(_title(record), ["", "value", "unit"], rows, notes)
+
+
+def _title(record: RunRecord) -> str:
+    spec = record.spec
+    work = "loading alone" if spec.model == "none" else f"training {spec.model}"
+    workers = f", {spec.workers} {spec.worker_kind} workers" if spec.workers else ", no workers"
+    count = f"{record.data.count:,} samples" if record.data else "no samples"
+    return f"{run_label(record)} on {data_label(record)}: {work}, {count}, batch {spec.batch_size}{workers}"
+
+
+def comparison_table(records: Sequence[RunRecord]) -> Table:
+    """Return one row per run, grouped by what was done, fastest first within a group."""
+    ok = sorted((r for r in records if r.status == "ok"), key=_order)
+    metrics = [METRICS[key] for key in COMPARED_METRICS]
+    columns = ["data set", "model", "backend", "options", *(f"{m.label}, {m.unit}" for m in metrics)]
+    rows = [[data_label(r), r.spec.model, run_label(r), options_text(r), *(m.text(r) for m in metrics)] for r in ok]
+    notes = [f"{machine}: {works}" for machine, works in _machines(ok).items()]
+    left_out = len(records) - len(ok)
+    notes += [f"{left_out} {'run' if left_out == 1 else 'runs'} without a result left out."] if left_out else []
+    return Table("Runs", columns, rows, notes, text_columns=4)
+
+
+def runs_table(names: Sequence[str], records: Sequence[RunRecord]) -> Table:
+    """Return a short line for each run, for finding one."""
+    rows = [
+        [name, data_label(r), r.spec.model, run_label(r), r.status, METRICS["epoch_s"].text(r)]
+        for name, r in zip(names, records, strict=True)
+    ]
+    return Table("Runs", ["run", "data set", "model", "backend", "status", "epoch, s"], rows, text_columns=5)
+
+
+def _order(record: RunRecord) -> tuple[str, str, int, float]:
+    epoch = METRICS["epoch_s"].of(record)
+    count = record.data.count if record.data else 0
+    return data_label(record), record.spec.model, -count, epoch.median if epoch else float("inf")
+
+
+def _machines(records: Sequence[RunRecord]) -> dict[str, str]:
+    """Return for each machine on which records were made what was done there."""
+    found: dict[str, str] = {}
+    for record in records:
+        environment, spec = record.environment, record.spec
+        libraries = environment.get("libraries") or {}
+        machine = (
+            f"{environment.get('cpu') or 'unknown CPU'}, {environment.get('cpu_count')} cores, "
+            f"{(environment.get('memory_bytes') or 0) / 2**30:.0f} GiB RAM, "
+            f"{environment.get('gpu') or 'no GPU'}, {environment.get('system')} {environment.get('kernel')}, "
+            f"{environment.get('store_file_system')}, Python {environment.get('python')}, "
+            f"torch {libraries.get('torch')}, h5py {libraries.get('h5py')}, zarr {libraries.get('zarr')}"
+        )
+        works = f"device {record.device}, batch {spec.batch_size}, {spec.workers} workers, shuffle {spec.shuffle}"
+        count = f"{record.data.count:,} samples" if record.data else ""
+        line = f"{works}, {spec.epochs} epochs (first one a warm-up), {count}"
+        if line not in found.setdefault(machine, line):
+            found[machine] += f"; {line}"
+    return found

@@ -1,0 +1,314 @@
+"""The installed command, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench import cli
+from bench.record import RunRecord
+
+RUN = ("run", "--dataset", "toys", "--source", "synthetic", "--data-dir", "data", "--batch-size", "32")
+
+
+def one_line_error(result: subprocess.CompletedProcess[str], *texts: str) -> None:
+    lines = [line for line in result.stderr.splitlines() if line.startswith("bench: ")]
+    assert result.returncode == 1, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for text in texts:
+        assert text in lines[0]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if ".building-" in path.name or ".part" in path.name]
+
+
+def test_run_prints_a_result_and_writes_its_record(bench, tmp_path: Path) -> None:
+    result = bench(*RUN, "--backend", "toy", "--epochs", "3")
+    assert result.returncode == 0, result.stderr
+    for text in (
+        "toy on toys (synthetic)",
+        "epoch",
+        "samples/s",
+        "MB/s",
+        "waiting for data",
+        "copying to the device",
+        "first batch",
+        "peak RAM (PSS)",
+        "read from storage",
+        "store",
+        "preparation",
+        "Verified: the store reads back bit for bit",
+        "% of the epoch; a faster format can",
+        "Note (synthetic-data)",
+    ):
+        assert text in result.stdout
+    (path,) = (tmp_path / "results").iterdir()
+    assert "-toys-synthetic-toy-cnn-" in path.name
+    assert leftovers(tmp_path) == []
+
+
+def test_json_is_the_record_and_nothing_else(bench, tmp_path: Path) -> None:
+    result = bench(*RUN, "--backend", "toy", "--json", "--epochs", "3", "--workers", "1")
+    record = RunRecord.model_validate_json(result.stdout)
+    (path,) = (tmp_path / "results").iterdir()
+    assert json.loads(result.stdout) == json.loads(path.read_text())
+    assert record.status == "ok"
+    assert [epoch.warmup for epoch in record.epochs] == [True, False, False]
+    assert record.data.checked_samples == 300
+    for epoch in record.epochs:
+        assert epoch.samples == 300
+        assert len(epoch.batch_wait_s) == len(epoch.batch_loss) == 10
+        assert epoch.wait_s + epoch.copy_s + epoch.compute_s == pytest.approx(epoch.epoch_s, rel=0.01)
+        assert epoch.io.read_calls >= 0
+        assert epoch.cpu_user_s >= 0
+    assert record.memory.peak_pss_bytes >= record.memory.baseline_pss_bytes > 50e6
+    assert record.environment["libraries"]["torch"]
+
+
+def test_no_model_measures_loading_alone(bench) -> None:
+    record = RunRecord.model_validate_json(bench(*RUN, "--backend", "toy", "--model", "none", "--json").stdout)
+    assert record.status == "ok"
+    assert all(e.loss is e.accuracy is e.batch_loss is None for e in record.epochs)
+    assert all(e.wait_s > 0.5 * e.epoch_s for e in record.epochs)
+
+
+def test_waiting_for_a_slow_store_is_reported_as_waiting(bench) -> None:
+    record = RunRecord.model_validate_json(
+        bench(*RUN, "--backend", "toy-slow", "--json", "--epochs", "1", "--batch-size", "100").stdout
+    )
+    (epoch,) = record.epochs
+    assert epoch.wait_s == pytest.approx(0.9, rel=0.03)
+    assert all(wait == pytest.approx(0.3, rel=0.03) for wait in epoch.batch_wait_s)
+    assert not epoch.warmup
+    assert "no-repeats" in {warning.kind for warning in record.warnings}
+
+
+def test_the_same_seed_gives_the_same_losses_across_backends_and_runs(bench) -> None:
+    found = []
+    for backend in ("toy", "memmap"):
+        result = bench(*RUN, "--backend", backend, "--deterministic", "--json", "--epochs", "2")
+        found.append([epoch.batch_loss for epoch in RunRecord.model_validate_json(result.stdout).epochs])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (("--backend", "zar"), ("Unknown backend 'zar'. Did you mean zarr?", "memmap")),
+        (("--backend", "toy", "--model", "cn"), ("Unknown model 'cn'. Did you mean cnn?",)),
+        (("--backend", "hdf5", "--option", "chnk=3"), ("Did you mean chunk?",)),
+        (("--backend", "toy", "--batch-size", "0"), ("--batch-size 0",)),
+        (("--backend", "toy", "--worker-kind", "goblin"), ("goblin", "process")),
+        (("--backend", "toy", "--bakend", "x"), ("No such option", "--bakend")),
+        (("--backend", "toy", "--batch-size", "301"), ("--batch-size 301 is larger than the data", "300 samples")),
+        (("--backend", "toy", "--source", "local:/no/such/path"), ("/no/such/path", "does not exist")),
+        (("--backend", "toy", "--source", "official"), ("toys cannot be downloaded.",)),
+        (("--backend", "toy", "--results", "data-file/x"), ("Choose another --results",)),
+        (("--backend", "toy", "--device", "cuda"), ("no CUDA device",)),
+        (("--backend", "toy-full"), ("No space left on the disk",)),
+        (("--backend", "toy-wrong"), ("sample 123 is not what was written",)),
+        (("--backend", "toy-needs"), ("toy_plugins_missing",)),
+    ],
+    ids=lambda value: " ".join(value[1:4:2]) if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_one_line_exit_1_and_leave_nothing(bench, tmp_path: Path, arguments, texts) -> None:
+    import torch
+
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("needs a machine without CUDA")
+    (tmp_path / "data-file").touch()
+    result = bench(*RUN, *arguments)
+    one_line_error(result, *texts)
+    assert leftovers(tmp_path) == []
+    assert not list(tmp_path.glob("results/*"))
+
+
+def test_debug_shows_the_traceback(bench) -> None:
+    result = bench(*RUN, "--backend", "zar", "--debug")
+    assert "Traceback" in result.stderr
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "phase", "text"),
+    [
+        ("toy-crash", "train", "signal SIGSEGV"),
+        ("toy-raises", "train", "sample 5 cannot be read."),
+        ("toy-wrong-later", "check", "delivered wrong data for sample"),
+    ],
+)
+def test_a_run_that_fails_becomes_a_record(bench, tmp_path: Path, backend: str, phase: str, text: str) -> None:
+    result = bench(*RUN, "--backend", backend)
+    one_line_error(result, phase, text)
+    (path,) = (tmp_path / "results").iterdir()
+    record = RunRecord.model_validate_json(path.read_text())
+    assert (record.status, record.error.phase) == ("failed", phase)
+    assert text in record.error.message
+
+
+def test_a_worker_that_raises_is_one_line_too(bench) -> None:
+    one_line_error(bench(*RUN, "--backend", "toy-raises", "--workers", "2"), "sample 5 cannot be read.")
+
+
+def test_unsupported_is_recorded_as_such(bench, tmp_path: Path) -> None:
+    result = bench(*RUN, "--backend", "toy-unsupported")
+    one_line_error(result, "toy-unsupported cannot hold toys: it only holds words.")
+    (path,) = (tmp_path / "results").iterdir()
+    assert RunRecord.model_validate_json(path.read_text()).status == "unsupported"
+
+
+def start(environment: dict[str, str], folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("bench"), *arguments],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def assert_ended(family: list[psutil.Process], timeout_s: float) -> None:
+    """An ended process that nobody has reaped yet (init may be slow, in a container) is ended all the same."""
+
+    def running() -> list[psutil.Process]:
+        return [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    wait_until(lambda: not running(), timeout_s)
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "parent only"])
+def test_ctrl_c_ends_everything_and_marks_the_record(bench_environment, tmp_path: Path, whole_group: bool) -> None:
+    run = start(bench_environment, tmp_path, *RUN, "--backend", "toy-slow", "--workers", "2", "--epochs", "50")
+    lines = []
+    while not any(line.startswith("epoch 1:") for line in lines):
+        lines.append(run.stderr.readline())
+        assert lines[-1], lines
+    family = psutil.Process(run.pid).children(recursive=True)
+    assert len(family) >= 3
+    begun = time.monotonic()
+    os.killpg(run.pid, signal.SIGINT) if whole_group else os.kill(run.pid, signal.SIGINT)
+    rest = run.communicate(timeout=30)[1]
+    assert time.monotonic() - begun < 2
+    assert run.returncode == 130
+    assert "Traceback" not in rest
+    assert_ended(family, timeout_s=1)
+    (path,) = (tmp_path / "results").iterdir()
+    record = RunRecord.model_validate_json(path.read_text())
+    assert record.status == "interrupted"
+    assert record.error.phase == "train"
+    assert len(record.epochs) >= 2
+
+
+def test_ctrl_c_while_preparing_leaves_no_store(bench_environment, tmp_path: Path) -> None:
+    environment = {**bench_environment, "TOY_WRITE_S": "60"}
+    run = start(environment, tmp_path, *RUN, "--backend", "toy-slow-write")
+    wait_until(lambda: list(tmp_path.rglob("begun")))
+    begun = time.monotonic()
+    os.kill(run.pid, signal.SIGINT)
+    run.communicate(timeout=30)
+    assert time.monotonic() - begun < 2
+    assert run.returncode == 130
+    assert leftovers(tmp_path) == []
+    (path,) = (tmp_path / "results").iterdir()
+    assert RunRecord.model_validate_json(path.read_text()).error.phase == "prepare"
+
+
+def test_the_measured_process_dies_with_its_parent(bench_environment, tmp_path: Path) -> None:
+    run = start(bench_environment, tmp_path, *RUN, "--backend", "toy-slow", "--epochs", "50")
+    while not run.stderr.readline().startswith("epoch 0"):
+        assert run.poll() is None
+    family = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.communicate()
+    assert_ended(family, timeout_s=10)
+
+
+def test_prepare_verify_damage_repair_clean(bench, tmp_path: Path) -> None:
+    common = ("--dataset", "toys", "--source", "synthetic", "--data-dir", "data", "--backend", "hdf5")
+    missing = bench("verify", *common)
+    one_line_error(missing, "Build it with `bench prepare`")
+    assert "300 samples of toys (synthetic)" in bench("prepare", *common).stdout
+    assert "every sample equals its source" in bench("verify", *common).stdout
+    (file,) = (tmp_path / "data").rglob("*.h5")
+    content = file.read_bytes()
+    sample = next(iter(x.tobytes() for x in __import__("toy_plugins").toy_arrays()[0][44:]))
+    position = content.index(sample) + 9
+    file.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    one_line_error(bench("verify", *common), "sample 44")
+    one_line_error(bench(*RUN, "--backend", "hdf5"), "sample 44", "--yes")
+    assert bench("prepare", *common, "--yes").returncode == 0
+    assert bench("verify", *common).returncode == 0
+    dry = bench("clean", "--data-dir", "data", "--dry-run")
+    assert "hdf5-" in dry.stdout
+    assert file.exists()
+    assert bench("clean", "--data-dir", "data", "--backend", "zarr", "--yes").stdout == "Nothing to remove.\n"
+    assert "Freed" in bench("clean", "--data-dir", "data", "--yes").stdout
+    assert not file.exists()
+
+
+def test_lists_say_what_is_usable(bench) -> None:
+    backends = bench("list", "backends").stdout
+    for name in ("filesystem", "hdf5", "memmap", "memory", "zarr", "toy"):
+        assert name in backends
+    assert "chunk" in backends
+    assert "samples per chunk" in bench("list", "backends", "zarr").stdout
+    assert "resnet18" in bench("list", "models").stdout
+    assert "cifar10" in bench("list", "datasets").stdout
+    one_line_error(bench("list", "backends", "zar"), "Did you mean zarr?")
+    assert bench("list", "runs").returncode == 0
+
+
+def test_runs_are_listed_shown_and_compared(bench, tmp_path: Path) -> None:
+    assert bench(*RUN, "--backend", "toy").returncode == 0
+    assert bench(*RUN, "--backend", "toy-raises").returncode == 1
+    listed = bench("list", "runs").stdout
+    assert "ok" in listed
+    assert "failed" in listed
+    name = next(line.split()[0] for line in listed.splitlines() if " ok " in line)
+    assert "toy on toys (synthetic)" in bench("show", name).stdout
+    assert json.loads(bench("show", name, "--json").stdout)["status"] == "ok"
+    one_line_error(bench("show", "last"), "sample 5 cannot be read.")
+    markdown = bench("table", "--format", "markdown").stdout
+    assert "| toys (synthetic) | cnn | toy |" in markdown
+    assert "1 run" in markdown
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- bench table -->\nold\n<!-- /bench table -->\nafter\n")
+    assert bench("table", "--into", "README.md").returncode == 0
+    assert readme.read_text() == f"before\n<!-- bench table -->\n{markdown.strip()}\n<!-- /bench table -->\nafter\n"
+
+
+def test_help_of_every_command_has_an_example(bench) -> None:
+    assert "bench run --backend zarr --dataset cifar10" in bench("--help").stdout
+    for command in cli.app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert f"Example:  bench {name}" in bench(name, "--help").stdout
+
+
+def test_python_m_bench_is_the_same_command(bench_environment, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "bench", "--version"],
+        cwd=tmp_path,
+        env=bench_environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.startswith("bench 0.")

@@ -1,0 +1,81 @@
+"""The whole way on real photographs: prepare, verify, train, from every backend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import registry
+from bench.contracts.source import SilentProgress
+from bench.prepare import prepare, verify
+from bench.record import RunRecord
+from bench.spec import StoreSpec, make_spec
+
+pytestmark = pytest.mark.real_data
+
+MEMORY_LIMIT_BYTES = 600_000_000
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("backend", sorted(registry.BACKENDS))
+def test_all_60000_photos_go_into_every_backend_and_come_back(
+    real_data: Path, data_dir: Path, backend: str, split: str
+) -> None:
+    spec = make_spec(
+        StoreSpec, [], backend=backend, dataset="cifar10", source=f"local:{real_data / 'cifar10'}", split=split
+    )
+    built = prepare(spec, data_dir, (), SilentProgress())
+    known = built.manifest
+    assert (known.count, known.origin) == ({"train": 50_000, "test": 10_000}[split], "local")
+    assert known.store_digest == known.source_digest
+    assert known.prepare_peak_rss_bytes - known.prepare_baseline_rss_bytes < MEMORY_LIMIT_BYTES
+    _, result = verify(spec, data_dir, (), SilentProgress())
+    assert result.problem is None
+    # Truth from outside: a sample of images straight from the pickles.
+    import pickle
+
+    batch = pickle.loads((real_data / "cifar10/cifar-10-batches-py" / FIRST[split]).read_bytes(), encoding="bytes")
+    x, y = spec.open_backend().open(built.root).__getitems__(np.array([9_999, 0, 4_321]))
+    assert np.array_equal(x.numpy(), batch[b"data"].reshape(-1, 3, 32, 32)[[9_999, 0, 4_321]])
+    assert y.tolist() == [batch[b"labels"][i] for i in (9_999, 0, 4_321)]
+
+
+FIRST = {"train": "data_batch_1", "test": "test_batch"}
+
+
+def test_every_backend_trains_on_real_photos_with_equal_losses(bench, real_data: Path) -> None:
+    losses = {}
+    for backend in registry.BACKENDS:
+        result = bench(
+            *("run", "--backend", backend, "--dataset", "cifar10", "--source", f"local:{real_data / 'cifar10-exact'}"),
+            *("--limit", "1000", "--deterministic", "--epochs", "2", "--json", "--data-dir", "data"),
+        )
+        assert result.returncode == 0, result.stderr
+        record = RunRecord.model_validate(json.loads(result.stdout))
+        assert record.status == "ok"
+        assert record.store.digest_ok
+        assert record.data.checked_samples == 1000
+        losses[backend] = [loss for epoch in record.epochs for loss in epoch.batch_loss]
+    assert len(losses["memory"]) == 16
+    assert {name: values for name, values in losses.items() if values != losses["memory"]} == {}
+
+
+def test_damage_to_the_raw_data_is_named(bench, real_data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "raw"
+    shutil.copytree(real_data / "cifar10-exact", copy)
+    batch = copy / "cifar-10-batches-py" / "data_batch_3"
+    batch.write_bytes(batch.read_bytes()[:1_000_000])
+    result = bench("prepare", "--backend", "memmap", "--dataset", "cifar10", "--source", f"local:{copy}")
+    assert result.returncode == 1
+    assert "data_batch_3" in result.stderr
+    assert "Traceback" not in result.stderr
