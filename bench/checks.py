@@ -36,6 +36,12 @@ def _no_repeats(record: RunRecord) -> str | None:
     return "Only one epoch counts, so the spread is unknown: use --epochs 4 or more."
 
 
+def _worker_start(record: RunRecord) -> str | None:
+    if record.status != "ok" or not record.spec.workers or len(record.epochs) > 1:
+        return None
+    return "The only epoch includes the start of the workers: use --epochs 2 or more."
+
+
 def _short(record: RunRecord) -> str | None:
     times = summarise([epoch.epoch_s for epoch in record.measured()])
     if times is None or times.median >= SHORT_EPOCH_S:
@@ -60,6 +66,7 @@ _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "synthetic-data": _synthetic,
     "lossy-store": _lossy,
     "no-repeats": _no_repeats,
+    "worker-start": _worker_start,
     "short-epoch": _short,
     "unstable": _unstable,
     "cache-not-controlled": _cache,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bench import registry, store
+from bench.contracts.errors import BenchError
 from bench.prepare import disk_errors
 
 
@@ -37,14 +37,26 @@ def _matching(
         kept = path.name.removeprefix(store.BUILD_PREFIX)
         if dataset in {None, path.parent.name} and (backend is None or kept.startswith(f"{backend}-")):
             yield path
-    if downloads and (data_dir / "downloads").is_dir():
-        yield data_dir / "downloads"
+    if downloads:
+        for name in registry.datasets() if dataset is None else [dataset]:
+            for archive in _downloads(name):
+                for path in (data_dir / "downloads" / archive, data_dir / "downloads" / f"{archive}.part"):
+                    if path.is_file():
+                        yield path
+
+
+def _downloads(dataset: str) -> tuple[str, ...]:
+    try:
+        return registry.dataset_class(dataset).downloads
+    except BenchError:
+        # A plug-in that cannot be loaded, or one that is gone: nothing is known of its files.
+        return ()
 
 
 def remove(item: Doomed) -> int:
     """Remove an item and return the bytes freed: none if a build is using it right now."""
-    if item.path.parent.parent.name != "stores":
-        shutil.rmtree(item.path)
+    if item.path.is_file():
+        item.path.unlink()
         return item.size_bytes
     lock = FileLock(store.lock_path(item.path))
     try:
@@ -61,4 +73,4 @@ def _require_known(kind: str, name: str | None, known: list[str]) -> None:
 
 
 def _size_bytes(path: Path) -> int:
-    return store.files_state(path).size_bytes
+    return path.stat().st_size if path.is_file() else store.files_state(path).size_bytes

@@ -1,11 +1,8 @@
-"""Commands and flags. The only module that reads the environment, prints or exits."""
+"""Commands and flags."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,29 +54,13 @@ Yes = Annotated[bool, typer.Option("--yes", help="Rebuild the store if it is dam
 Results = Annotated[Path, typer.Option(help="Folder of records.")]
 
 
-def main() -> None:
-    """Run the command line; every error that a user can cause ends in one line and exit code 1."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
-    try:
-        sys.exit(app(arguments, prog_name="bench", standalone_mode=False) or 0)
-    except BenchError as error:
-        _fail(str(error), debug)
-    except typer.TyperException as error:
-        _fail(error.format_message(), debug)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", debug, INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of a pipe has gone, as with `bench list runs | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class RunFailedError(BenchError):
+    """A run without a result; its record says more."""
 
-
-def _fail(message: str, debug: bool, code: int = 1) -> None:
-    if debug:
-        traceback.print_exc()
-    print(f"bench: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # the last word
-    sys.exit(code)
+    def __init__(self, message: str, exit_code: int, trace: str | None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.trace = trace
 
 
 def _version(show: bool) -> None:
@@ -127,7 +108,7 @@ def run(
     results: Results = Path("results"),
     json: Annotated[bool, typer.Option("--json", help="Print the record, and nothing else, on stdout.")] = False,
     yes: Yes = False,
-) -> int:
+) -> None:
     """Train from one backend and report where the time went."""
     from bench import console, runner
     from bench import results as records
@@ -155,15 +136,13 @@ def run(
     )
     records.require_writable(results)
     outcome = runner.run(spec, _places(data_dir), console.make_progress(), repair=yes)
-    path = records.write(outcome.record, results)
-    if outcome.trace is not None and "--debug" in sys.argv:
-        console.say(outcome.trace)
     if json:
         console.out(outcome.record.to_json())
     elif outcome.record.status == "ok":
         console.show(outcome.record)
-    console.say(f"Record: {path}")
-    return _exit_code(outcome.record)
+    # Written last, so that a full disk does not take the result from the user's eyes.
+    console.say(f"Record: {records.write(outcome.record, results)}")
+    _require_ok(outcome.record, outcome.trace)
 
 
 @app.command(epilog="Example:  bench prepare --backend hdf5 --dataset cifar10 --option compression=gzip")
@@ -180,7 +159,7 @@ def prepare(
 ) -> None:
     """Build and verify a store without running anything."""
     from bench import console
-    from bench.prepare import prepare as build
+    from bench.isolated import prepare as build
     from bench.spec import StoreSpec, make_spec
 
     spec = make_spec(StoreSpec, option or [], dataset=dataset, source=source, split=split, limit=limit, backend=backend)
@@ -205,21 +184,20 @@ def verify(
     source: Source = "auto",
     split: SplitName = "train",
     limit: Limit = None,
-) -> int:
+) -> None:
     """Compare every sample of a store with its source."""
     from bench import console
-    from bench.prepare import verify as check
+    from bench.isolated import verify as check
     from bench.spec import StoreSpec, make_spec
+    from bench.store import damaged
 
     spec = make_spec(StoreSpec, option or [], dataset=dataset, source=source, split=split, limit=limit, backend=backend)
     places = _places(data_dir)
     store, result = check(spec, places.data_dir, places.search, console.make_progress())
     if result.problem is not None:
-        console.say(f"bench: The store {store.path} is damaged: {result.problem}. Rebuild it: bench prepare … --yes")
-        return 1
+        raise BenchError(damaged(store.path, result.problem))
     proof = "every sample equals its source" if result.psnr_db is None else f"lossy, PSNR {result.psnr_db:.1f} dB"
     console.out(f"{backend}: {store.manifest.count:,} samples of {dataset} ({store.manifest.origin}): {proof}")
-    return 0
 
 
 @app.command("list", epilog="Example:  bench list backends zarr")
@@ -254,7 +232,7 @@ def show(
         Path | None,
         typer.Option(help="Write the result between <!-- bench show --> and <!-- /bench show --> of this file."),
     ] = None,
-) -> int:
+) -> None:
     """Show the result of a run again."""
     from bench import console
     from bench import results as records
@@ -267,7 +245,7 @@ def show(
         console.out(record.to_json())
     else:
         console.show(record)
-    return _exit_code(record)
+    _require_ok(record, None)
 
 
 @app.command(epilog="Example:  bench table --results results/reference --format markdown --into README.md")
@@ -336,11 +314,9 @@ def _places(data_dir: Path | None) -> Places:
     return Places(search[0], search)
 
 
-def _exit_code(record: RunRecord) -> int:
-    from bench import console
-
-    if record.status == "ok":
-        return 0
-    assert record.error is not None  # noqa: S101  # every other status carries one
-    console.say(f"bench: {record.status} while in phase {record.error.phase}: {' '.join(record.error.message.split())}")
-    return INTERRUPTED if record.status == "interrupted" else 1
+def _require_ok(record: RunRecord, trace: str | None) -> None:
+    if record.error is not None:
+        code = INTERRUPTED if record.status == "interrupted" else 1
+        raise RunFailedError(
+            f"{record.status} while in phase {record.error.phase}: {record.error.message}", code, trace
+        )

@@ -6,9 +6,13 @@ number and kind of workers.
 
 from __future__ import annotations
 
+import os
+import select
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -120,6 +124,7 @@ class ProcessLoader:
             persistent_workers=True,
             prefetch_factor=PREFETCH_BATCHES,
             multiprocessing_context=spec.start_method,
+            worker_init_fn=partial(_end_with, os.getpid()),
         )
         self._iterator: Iterator[Any] | None = None
 
@@ -167,6 +172,28 @@ class _WholeBatches(Dataset[Any]):
             return self._reader.__getitems__(indices)
         except BenchError as error:
             return error
+
+
+def _end_with(pid: int, worker: int) -> None:  # noqa: ARG001  # torch gives the number of the worker
+    """Have a worker end when the process ``pid`` does, even if it is killed.
+
+    torch's own watch is on the parent, which under forkserver is not the process that
+    uses the workers: they would wait for ever.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return
+    try:
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os._exit(1)
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.poll()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def _unchanged(batch: Any) -> Any:

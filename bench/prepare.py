@@ -75,7 +75,7 @@ def verify(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: 
     """Read a whole store and compare it with its source. Raises StoreError when there is none."""
     with disk_errors(data_dir):
         backend = spec.open_backend()
-        source, truth = _truth(spec, data_dir, search, progress)
+        source, truth = _truth(spec, data_dir, search, progress, fresh=True)
         path = _path(spec, data_dir, backend, truth)
         found = store.load_store(path)
         if found is None:
@@ -83,16 +83,19 @@ def verify(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: 
                 f"No {backend.name} store of {spec.dataset} with these options in {data_dir}. "
                 "Build it with `bench prepare`."
             )
+        _require_same(found, truth)
         lossy = backend.capabilities.lossy
         expected = found.hashes() if lossy else truth.hashes
         originals = samples_of(source, truth.schema) if lossy else None
         return found, read_back(backend, found.root, truth.schema, expected, originals, progress)
 
 
-def _truth(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> tuple[DataSource, Truth]:
+def _truth(
+    spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress, *, fresh: bool = False
+) -> tuple[DataSource, Truth]:
     source = spec.open_source(search)
     source.prepare(data_dir, progress)
-    return source, truth_of(source, spec, data_dir, progress)
+    return source, truth_of(source, spec, data_dir, progress, fresh=fresh)
 
 
 def _path(spec: StoreSpec, data_dir: Path, backend: Backend[Any], truth: Truth) -> Path:
@@ -110,7 +113,10 @@ def _intact(path: Path, backend: Backend[Any], truth: Truth, progress: Progress,
     """Return the store if it is intact, None if it is damaged and may be replaced; else raise StoreError."""
     try:
         found = store.load_store(path)
-        if found is None or found.untouched():
+        if found is None:
+            return None
+        _require_same(found, truth)
+        if found.untouched():
             return found
         result = read_back(backend, found.root, truth.schema, found.hashes(), None, progress)
         if result.problem is not None:
@@ -123,6 +129,19 @@ def _intact(path: Path, backend: Backend[Any], truth: Truth, progress: Progress,
     manifest = found.manifest.model_copy(update={"files_id": store.files_state(found.root).id})
     store.write_manifest(path, manifest)
     return Store(path, manifest)
+
+
+def _require_same(found: Store, truth: Truth) -> None:
+    """Raise StoreError unless manifest and hashes belong to what the source delivers."""
+    known, schema = found.manifest, truth.schema
+    same = (known.count, known.shape, known.dtype, known.source_digest) == (
+        schema.count,
+        schema.shape,
+        schema.dtype,
+        truth.digest,
+    )
+    if not same or len(found.hashes()) != schema.count:
+        raise StoreError(store.damaged(found.path, "its manifest does not describe this data"))
 
 
 def _build(
@@ -166,7 +185,7 @@ def _build(
             source_digest=truth.digest,
             store_digest=digest.split_digest(result.hashes),
             backend=backend.name,
-            options=_written_options(spec, backend),
+            options=backend.resolved(schema).model_dump(mode="json", exclude=set(backend.read_options)),
             size_bytes=state.size_bytes,
             file_count=state.file_count,
             files_id=state.id,
@@ -217,6 +236,5 @@ def disk_errors(data_dir: Path) -> Iterator[None]:
             raise StoreError(
                 f"No space left on the disk of {data_dir}. Free some, run `bench clean`, or choose another --data-dir."
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
-            raise StoreError(f"{error.strerror}: {error.filename}. Check --data-dir (now {data_dir}).") from error
-        raise
+        place = f": {error.filename}" if error.filename else ""
+        raise StoreError(f"{error.strerror or error}{place}. Check --data-dir (now {data_dir}).") from error

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Origin, Split
@@ -46,28 +46,6 @@ class WarningInfo(_Part):
     message: str
 
 
-class DataInfo(_Part):
-    """The data that was delivered. ``checked_samples`` were compared with their hashes after the epochs."""
-
-    name: str
-    split: Split
-    count: int
-    shape: tuple[int, ...]
-    dtype: str
-    classes: tuple[str, ...]
-    origin: Origin
-    digest: str
-    checked_samples: int | None = None
-
-    @property
-    def sample_bytes(self) -> int:
-        """Bytes of one sample without its label."""
-        size = 1
-        for extent in self.shape:
-            size *= extent
-        return size * _ITEM_BYTES[self.dtype]
-
-
 _ITEM_BYTES = {
     "bool": 1,
     "uint8": 1,
@@ -82,6 +60,35 @@ _ITEM_BYTES = {
     "int64": 8,
     "float64": 8,
 }
+
+
+class DataInfo(_Part):
+    """The data that was delivered. ``checked_samples`` were compared with their hashes after the epochs."""
+
+    name: str
+    split: Split
+    count: int
+    shape: tuple[int, ...]
+    dtype: str
+    classes: tuple[str, ...]
+    origin: Origin
+    digest: str
+    checked_samples: int | None = None
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, value: str) -> str:
+        if value not in _ITEM_BYTES:
+            raise ValueError(f"unknown dtype {value}")
+        return value
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample without its label."""
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size * _ITEM_BYTES[self.dtype]
 
 
 class Lossy(_Part):
@@ -120,7 +127,7 @@ class EpochInfo(_Part):
     epoch: int
     warmup: bool
     samples: int
-    epoch_s: float
+    epoch_s: float = Field(gt=0)
     first_batch_s: float
     wait_s: float
     copy_s: float
@@ -206,6 +213,6 @@ def read_record(path: Path) -> RunRecord:
         if version > SCHEMA_VERSION:
             raise RecordError(f"{path} was written by a newer bench (record version {version}). Upgrade to read it.")
         return RunRecord.model_validate(content)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise RecordError(f"{path} is not a readable record: {reason}. Remove it or choose another folder.") from error

@@ -41,7 +41,15 @@ class Entry:
 
     def missing(self) -> list[str]:
         """Return the pip names of needed libraries that are not installed."""
-        return [package for module, package in self.needs.items() if importlib.util.find_spec(module) is None]
+        return [package for module, package in self.needs.items() if not _installed(module)]
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        # An import hook, or a stub without a spec, that blocks the module.
+        return False
 
 
 BACKENDS: dict[str, Entry] = {
@@ -59,7 +67,7 @@ DATASETS: dict[str, Entry] = {
 }
 
 MODELS: dict[str, Entry] = {
-    "cnn": Entry("bench.models.cnn:build", "small convolutional network, three stages", {}),
+    "cnn": Entry("bench.models.cnn:build", "small convolutional network, three stages", {"torch": "torch"}),
     "resnet18": Entry("bench.models.resnet:build_resnet18", "ResNet-18 of torchvision", {"torchvision": "torchvision"}),
     "resnet50": Entry("bench.models.resnet:build_resnet50", "ResNet-50 of torchvision", {"torchvision": "torchvision"}),
 }
@@ -118,7 +126,8 @@ def require_model(name: str) -> None:
 def _usable(kind: str, name: str, entries: Mapping[str, Entry]) -> Entry:
     entry = entries.get(name)
     if entry is None:
-        raise UnknownNameError(unknown(kind, name, entries))
+        extra = ["none"] if kind == "model" else []
+        raise UnknownNameError(unknown(kind, name, [*entries, *extra]))
     missing = entry.missing()
     if missing:
         raise MissingLibraryError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from bench.contracts.errors import BenchError
@@ -15,14 +16,17 @@ class ResultsError(BenchError):
 
 
 def require_writable(folder: Path) -> None:
-    """Create the folder if needed; raises ResultsError when records could not be written there."""
-    probe = folder / f".writable-{os.getpid()}"
+    """Raise ResultsError when records could not be written to a folder; it need not exist, and is not created."""
+    existing = folder.absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        while not existing.exists():
+            existing = existing.parent
     except OSError as error:
         raise ResultsError(f"Cannot write records to {folder}: {error.strerror}. Choose another --results.") from error
+    if not existing.is_dir():
+        raise ResultsError(f"Cannot write records to {folder}: {existing} is not a folder. Choose another --results.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ResultsError(f"Cannot write records to {folder}: {existing} is read-only. Choose another --results.")
 
 
 def run_name(record: RunRecord) -> str:
@@ -38,6 +42,7 @@ def write(record: RunRecord, folder: Path) -> Path:
     name = run_name(record)
     part = folder / f".{name}.part-{os.getpid()}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with part.open("w") as file:
             file.write(record.to_json() + "\n")
             file.flush()
@@ -61,11 +66,14 @@ def write(record: RunRecord, folder: Path) -> Path:
     except OSError as error:
         raise ResultsError(f"Cannot write {folder / name}.json: {error.strerror}. Choose another --results.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def read_all(folder: Path) -> tuple[list[tuple[Path, RunRecord]], list[RecordError]]:
-    """Return all readable records, oldest first, and the errors of the others."""
+    """Return all readable records, oldest first, and the errors of the others. Raises ResultsError."""
+    if folder.exists() and not folder.is_dir():
+        raise ResultsError(f"{folder} is not a folder. Choose another --results.")
     found: list[tuple[Path, RunRecord]] = []
     errors: list[RecordError] = []
     for path in sorted(folder.glob("*.json")):
@@ -81,7 +89,10 @@ def find(run: str, folder: Path) -> tuple[Path, RunRecord]:
     if Path(run).is_file():
         return Path(run), read_record(Path(run))
     paths = sorted(folder.glob("*.json"))
-    matching = paths[-1:] if run == "last" else [path for path in paths if path.name.startswith(run)]
+    if run == "last":
+        matching = [path for path, _ in read_all(folder)[0][-1:]]
+    else:
+        matching = [path for path in paths if path.stem == run] or [path for path in paths if path.name.startswith(run)]
     if not matching:
         raise ResultsError(f"No run {run!r} in {folder}. `bench list runs` shows what is there.")
     if len(matching) > 1:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
-
-from bench import checks
+from bench import checks, isolated
+from bench.child import Child, ChildDiedError, Failure, Link
+from bench.contracts.backend import BackendError
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Progress
+from bench.job import Job
 from bench.measure import environment, memory
-from bench.messages import Failure, Job
-from bench.prepare import UnsupportedError, prepare
+from bench.measure.memory import PeakPss
+from bench.prepare import UnsupportedError
 from bench.record import (
     DataInfo,
     EpochInfo,
@@ -33,10 +32,6 @@ from bench.record import (
 )
 from bench.spec import RunSpec
 from bench.store import Store
-
-POLL_S = 0.1
-EXIT_S = 5.0
-"""How long a child that has reported its end may take to go."""
 
 
 class BatchTooLargeError(BenchError):
@@ -95,7 +90,7 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, *, repair: bool = 
     found = _Findings()
     _require_device(spec)
     try:
-        found.store = prepare(spec, places.data_dir, places.search, progress, repair=repair)
+        found.store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=repair)
         _require_batch(spec, found.store)
         found.phase = "start"
         _measure(spec, found.store, found, progress)
@@ -125,62 +120,43 @@ def _require_batch(spec: RunSpec, store: Store) -> None:
 
 
 def _measure(spec: RunSpec, store: Store, found: _Findings, progress: RunProgress) -> None:
-    context = multiprocessing.get_context("spawn")
-    pipe, child_pipe = context.Pipe()
-    samples_done = context.RawValue("q", 0)
-    process = context.Process(target=_child, args=(_job(spec, store), child_pipe, samples_done), name="bench-trial")
-    with _sigint_ignored():
-        # The child inherits this: a Ctrl-C is for the parent alone to handle.
-        process.start()
-    child_pipe.close()
-    assert process.pid is not None  # noqa: S101  # started above
-    sampler = memory.PeakPss(process.pid)
+    samples_done = multiprocessing.get_context("spawn").RawValue("q", 0)
     shown = 0
     try:
-        while True:
-            ready = pipe.poll(POLL_S)
-            done = samples_done.value
-            if done > shown:
-                progress.advance(done - shown)
-                shown = done
-            if not ready:
-                if process.is_alive():
+        with Child(_trial, _job(spec, store), samples_done) as child, PeakPss(child.pid) as sampler:
+            for message in child.messages():
+                if found.phase == "train":
+                    progress.advance(samples_done.value - shown)
+                    shown = samples_done.value
+                if message is None:
                     continue
-                _died(found, process.exitcode)
-                break
-            try:
-                topic, value = pipe.recv()
-            except EOFError:
-                process.join()
-                _died(found, process.exitcode)
-                break
-            if topic == "phase" and value == "train":
-                progress.start(_label(spec), spec.epochs * store.manifest.count, "samples")
-            if topic == "end":
-                found.status = "failed" if found.error else "ok"
-                break
-            if topic == "memory":
-                pss = sampler.sample()
-                if value == "baseline" and pss is not None:
-                    found.baseline_pss_bytes = pss.total_bytes
-                pipe.send(None)
-            else:
+                topic, value = message
+                if topic == "memory":
+                    pss = sampler.sample()
+                    found.peak = sampler.peak
+                    if value == "baseline" and pss is not None:
+                        found.baseline_pss_bytes = pss.total_bytes
+                    child.answer()
+                    continue
                 _TOPICS[topic](found, value)
-                if topic == "epoch":
+                if topic == "phase" and value == "train":
+                    progress.start(_label(spec), spec.epochs * store.manifest.count, "samples")
+                elif topic == "epoch":
                     progress.epoch(value)
+        found.status = "failed" if found.error else "ok"
+    except ChildDiedError as death:
+        text = f"The measured process ended by {death}."
+        found.status = "failed"
+        found.error = ErrorInfo(phase=found.phase, type="ProcessDied", message=text)
     finally:
         progress.finish()
-        _end_tree(process, patience_s=EXIT_S if found.status in {"ok", "failed"} else 0)
-        sampler.close()
-        found.peak = sampler.peak
-        pipe.close()
 
 
-def _child(job: Job, pipe: Any, samples_done: Any) -> None:
+def _trial(link: Link, job: Job, samples_done: Any) -> None:
     # Imported here so that the parent never needs torch.
     from bench.trial import run_trial
 
-    run_trial(job, pipe, samples_done)
+    run_trial(link, job, samples_done)
 
 
 def _job(spec: RunSpec, store: Store) -> Job:
@@ -189,19 +165,9 @@ def _job(spec: RunSpec, store: Store) -> Job:
 
 
 def _failed(found: _Findings, failure: Failure) -> None:
-    found.error = ErrorInfo(phase=failure.phase, type=failure.type, message=failure.message)
+    advice = " Check the store with `bench verify`." if isinstance(failure.error, BackendError) else ""
+    found.error = ErrorInfo(phase=found.phase, type=failure.type, message=f"{failure.message}{advice}")
     found.trace = failure.trace
-
-
-def _died(found: _Findings, exit_code: int | None) -> None:
-    found.status = "failed"
-    what = f"exit code {exit_code}"
-    if exit_code is not None and exit_code < 0:
-        what = f"signal {signal.Signals(-exit_code).name}"
-        if exit_code == -signal.SIGKILL:
-            what += ", which is what the kernel does when memory runs out"
-    message = f"The measured process ended by {what}."
-    found.error = ErrorInfo(phase=found.phase, type="ProcessDied", message=message)
 
 
 def _keep(name: str) -> Callable[[_Findings, Any], None]:
@@ -218,27 +184,6 @@ _TOPICS: dict[str, Callable[[_Findings, Any], None]] = {
     "checked": _keep("checked_samples"),
     "failed": _failed,
 }
-
-
-def _end_tree(process: Any, patience_s: float) -> None:
-    """Let a finished child go; kill one that is still there after that, with all its descendants."""
-    process.join(timeout=patience_s)
-    if not process.is_alive():
-        return
-    root = psutil.Process(process.pid)
-    for member in [*root.children(recursive=True), root]:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.join()
-
-
-@contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _label(spec: RunSpec) -> str:
@@ -291,7 +236,7 @@ def _store_info(spec: RunSpec, store: Store) -> StoreInfo:
     manifest = store.manifest
     return StoreInfo(
         backend=manifest.backend,
-        options=spec.options,
+        options={**spec.options, **manifest.options},
         size_bytes=manifest.size_bytes,
         file_count=manifest.file_count,
         prepare_s=manifest.prepare_s,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench import registry
 from bench.contracts.backend import Backend, Options
@@ -78,6 +78,12 @@ class RunSpec(StoreSpec):
             return value
         raise ValueError("must be auto, cpu, cuda or cuda:N")
 
+    @model_validator(mode="after")
+    def _batch_fits(self) -> RunSpec:
+        if self.limit is not None and self.batch_size > self.limit:
+            raise ValueError(f"--batch-size {self.batch_size} is larger than the data: --limit is {self.limit}")
+        return self
+
     @property
     def spec_id(self) -> str:
         """Hash of all fields, 16 hex digits."""
@@ -141,8 +147,10 @@ def validated_options(cls: type[Backend[Any]], values: Mapping[str, Any]) -> Opt
 
 def _flag_message(error: ValidationError) -> str:
     first = error.errors()[0]
+    if not first["loc"]:
+        return f"{_plain(first['msg'])}."
     flag = str(first["loc"][0]).replace("_", "-")
-    return f"--{flag} {first['input']}: {_plain(first['msg'])}."
+    return f"--{flag} {str(first['input'])!r}: {_plain(first['msg'])}."
 
 
 def _plain(message: str) -> str:

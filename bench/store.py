@@ -22,12 +22,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Origin, Split
-from bench.digest import Hashes
+from bench.digest import Hashes, split_digest
 
 FORMAT_VERSION = 1
 """Raised when the layout of the store folder or the meaning of the manifest changes."""
 
 BUILD_PREFIX = ".building-"
+_STORE_NAME = re.compile(r"[^/.][^/]*-[0-9a-f]{16}")
+_LEFTOVER_NAME = re.compile(re.escape(BUILD_PREFIX) + _STORE_NAME.pattern + r"(\.removed)?-[0-9]+")
 
 
 class StoreError(BenchError):
@@ -82,9 +84,16 @@ class Store:
         """The folder that the backend wrote and opens."""
         return self.path / "data"
 
+    @property
+    def hashes_path(self) -> Path:
+        """The file of hashes."""
+        return self.path / "hashes.npy"
+
     def hashes(self) -> Hashes:
-        """Return the hash of each sample as this store has to deliver it, ``(count,)`` uint64."""
-        hashes: Hashes = np.load(self.path / "hashes.npy", allow_pickle=False)
+        """Return the hash of each sample as this store has to deliver it, ``(count,)`` uint64. Raises StoreError."""
+        hashes = load_hashes(self.hashes_path, self.manifest.store_digest)
+        if hashes is None:
+            raise StoreError(damaged(self.path, "its list of hashes is not what was written"))
         return hashes
 
     def untouched(self) -> bool:
@@ -94,7 +103,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class FilesState:
-    """Names, sizes and modification times of a folder's files, condensed."""
+    """Names, sizes and times of change of a folder's files, condensed."""
 
     id: str
     size_bytes: int
@@ -106,7 +115,8 @@ def files_state(root: Path) -> FilesState:
     state = xxhash.xxh3_128()
     size_bytes = file_count = 0
     for name, stat in _walk(os.fspath(root), ""):
-        state.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        # The time of change, unlike that of modification, cannot be set back.
+        state.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n".encode())
         size_bytes += stat.st_size
         file_count += 1
     return FilesState(state.hexdigest(), size_bytes, file_count)
@@ -132,23 +142,36 @@ def store_path(data_dir: Path, dataset: str, backend: str, key: str) -> Path:
     return stores_folder(data_dir) / dataset / f"{backend}-{key}"
 
 
+def load_hashes(path: Path, expected_digest: str) -> Hashes | None:
+    """Return the hashes of a split, or None where the file is not the one with this digest."""
+    try:
+        hashes: Hashes = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    intact = hashes.ndim == 1 and hashes.dtype == np.uint64 and split_digest(hashes) == expected_digest
+    return hashes if intact else None
+
+
 def load_store(path: Path) -> Store | None:
     """Return the store at ``path``, or None when there is none. Raises StoreError when it is damaged."""
-    if not path.is_dir():
+    if not path.exists():
         return None
     try:
         manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
     except (OSError, ValidationError) as error:
         raise StoreError(damaged(path, "its manifest cannot be read")) from error
-    if not (path / "hashes.npy").is_file() or not (path / "data").is_dir():
+    store = Store(path, manifest)
+    if not store.hashes_path.is_file() or not store.root.is_dir():
         raise StoreError(damaged(path, "files are missing"))
-    return Store(path, manifest)
+    if not path.name == f"{manifest.backend}-{manifest.key}":
+        raise StoreError(damaged(path, "its manifest belongs to another store"))
+    return store
 
 
 def find_stores(data_dir: Path) -> Iterator[tuple[Path, Store | None]]:
-    """Yield every store folder with its store, None where it is damaged."""
+    """Yield every store folder with its store, None where it is damaged. Folders of others are passed over."""
     for path in sorted(stores_folder(data_dir).glob("*/*")):
-        if path.is_dir() and not path.name.startswith("."):
+        if path.is_dir() and _STORE_NAME.fullmatch(path.name) and (path / "data").is_dir():
             try:
                 yield path, load_store(path)
             except StoreError:
@@ -157,18 +180,19 @@ def find_stores(data_dir: Path) -> Iterator[tuple[Path, Store | None]]:
 
 def find_leftovers(data_dir: Path) -> list[Path]:
     """Return folders of builds that never finished, also of builds that are still running."""
-    return sorted(stores_folder(data_dir).glob(f"*/{BUILD_PREFIX}*"))
+    found = stores_folder(data_dir).glob(f"*/{BUILD_PREFIX}*")
+    return sorted(path for path in found if path.is_dir() and _LEFTOVER_NAME.fullmatch(path.name))
 
 
 def lock_path(path: Path) -> Path:
     """Return the lock file that guards a store, also for a folder in which it is being built or removed."""
-    name = re.search(r"(?!\.)[^/]+-[0-9a-f]{16}", path.name.removeprefix(BUILD_PREFIX))
+    name = re.match(_STORE_NAME.pattern, path.name.removeprefix(BUILD_PREFIX))
     return path.with_name(f".{name.group() if name else path.name}.lock")
 
 
 def damaged(path: Path, what: str) -> str:
     """Return the one-line message about a damaged store."""
-    return f"The store {path} is damaged: {what}. Run again with --yes to rebuild it."
+    return f"The store {path} is damaged: {what.rstrip('.')}. Rebuild it with `bench prepare` or `bench run` and --yes."
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -202,10 +226,13 @@ def sync_file(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a store so that no moment shows a partial one under its name."""
+    """Remove a store, or whatever else has its name, so that no moment shows a partial one under it."""
     if path.name.startswith(BUILD_PREFIX):
         doomed = path
     else:
         doomed = path.with_name(f"{BUILD_PREFIX}{path.name}.removed-{os.getpid()}")
         path.replace(doomed)
-    shutil.rmtree(doomed)
+    if doomed.is_dir() and not doomed.is_symlink():
+        shutil.rmtree(doomed)
+    else:
+        doomed.unlink()

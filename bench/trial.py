@@ -6,26 +6,22 @@ It reports to its parent through a pipe and never prints.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 import torch
 
 from bench import digest, loading
+from bench.child import Link, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader
+from bench.job import Job
 from bench.measure import environment, probes
 from bench.measure.clock import make_clock
-from bench.messages import Failure, Job
 from bench.record import EpochInfo, GpuInfo, IoInfo, Phase
 from bench.registry import model_builder
 from bench.spec import NO_MODEL, RunSpec
@@ -38,41 +34,17 @@ class DeliveryError(BenchError):
     """Batches that are not what the store holds."""
 
 
-class Parent:
-    """The measured process's side of the pipe."""
-
-    def __init__(self, pipe: Connection, samples_done: Any) -> None:
-        self._pipe = pipe
-        self._samples_done = samples_done
-
-    def tell(self, topic: str, value: Any) -> None:
-        """Send a fact."""
-        self._pipe.send((topic, value))
-
-    def sample_memory(self, moment: str) -> None:
-        """Have the parent measure this process's memory now, and wait until it has."""
-        self._pipe.send(("memory", moment))
-        self._pipe.recv()
-
-    def batch_done(self, samples: int) -> None:
-        """Count progress: one store to shared memory, cheap enough for the timed region."""
-        self._samples_done.value += samples
-
-
-def run_trial(job: Job, pipe: Connection, samples_done: Any) -> None:
-    """Entry point of the measured process."""
-    _die_with_parent()
-    parent = Parent(pipe, samples_done)
+def run_trial(link: Link, job: Job, samples_done: Any) -> None:
+    """Entry point of the measured process; ``samples_done`` is a shared counter."""
     phase: Phase = "start"
     try:
-        for phase in _phases(job, parent):
-            parent.tell("phase", phase)
+        for phase in _phases(job, link, samples_done):
+            link.tell("phase", phase)
     except Exception as error:  # the cell boundary: whatever it is becomes a record
-        parent.tell("failed", Failure(phase, type(error).__name__, str(error), traceback.format_exc()))
-    parent.tell("end", None)
+        link.tell("failed", failure_of(error, BenchError))
 
 
-def _phases(job: Job, parent: Parent) -> Iterator[Phase]:
+def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
     """Do the work, yielding the name of each phase as it begins."""
     spec = job.spec
     yield "start"
@@ -84,29 +56,34 @@ def _phases(job: Job, parent: Parent) -> Iterator[Phase]:
     model = None if spec.model == NO_MODEL else model_builder(spec.model)(job.shape, job.classes)
     trainer = Trainer(model, device, amp=spec.amp)
     backend = spec.open_backend()
-    parent.tell("device", str(device))
-    parent.tell("environment", _environment(job, device))
-    parent.sample_memory("baseline")
+    link.tell("device", str(device))
+    link.tell("environment", _environment(job, device))
+    link.ask("memory", "baseline")
 
     yield "open"
     started = time.perf_counter()
     reader = backend.open(job.root)
-    parent.tell("open_s", time.perf_counter() - started)
+    link.tell("open_s", time.perf_counter() - started)
 
     yield "train"
     with _open_loader(reader, spec, pin=device.type == "cuda") as loader:
         clock = make_clock(device)
+
+        def batch_done(samples: int) -> None:
+            # One store to shared memory: cheap enough for the timed region.
+            samples_done.value += samples
+
         for epoch in range(spec.epochs):
             before = probes.snapshot_before()
-            result = trainer.epoch(loader.epoch(epoch), clock, parent.batch_done)
+            result = trainer.epoch(loader.epoch(epoch), clock, batch_done)
             used = probes.used_between(before, probes.snapshot_after())
-            parent.tell("epoch", _epoch_info(job, epoch, result, used))
-        parent.sample_memory("end")
+            link.tell("epoch", _epoch_info(job, epoch, result, used))
+        link.ask("memory", "end")
         if device.type == "cuda":
-            parent.tell("gpu", _gpu_info(device))
+            link.tell("gpu", _gpu_info(device))
 
         yield "check"
-        parent.tell("checked", _check_delivery(loader, spec, len(reader), np.load(job.hashes_path)))
+        link.tell("checked", _check_delivery(loader, spec, len(reader), np.load(job.hashes_path)))
 
 
 @contextmanager
@@ -187,10 +164,3 @@ def _gpu_info(device: torch.device) -> GpuInfo:
         torch_peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
         torch_peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
     )
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent is gone, however that came about."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -110,7 +110,7 @@ def _first_unreadable(backend: Backend[Any], root: Path, schema: Schema, start: 
     try:
         reader = backend.open(root)
     except BackendError:
-        return None
+        return 0
     for index in range(start, schema.count):
         try:
             _read(reader, np.array([index], dtype=np.int64), schema)

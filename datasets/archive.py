@@ -88,7 +88,7 @@ def read_members(
 def damaged(archive: Path, reason: str, sha256: str | None) -> SourceError:
     """Return the error for an archive that cannot be decoded."""
     digests = f" Expected sha256 {sha256}, found {sha256_of(archive)}." if sha256 else ""
-    return SourceError(f"{archive} is damaged or truncated ({reason}).{digests} Delete it and run again.")
+    return SourceError(f"{archive} is damaged or truncated ({reason}).{digests} Replace it with a fresh copy.")
 
 
 def sha256_of(path: Path) -> str:

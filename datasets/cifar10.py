@@ -65,7 +65,7 @@ def _decode_binary(data: bytes, where: str) -> SampleBlock:
     records = np.frombuffer(data, np.uint8).reshape(_binary_count(len(data), where), _RECORD_BYTES)
     y = records[:, 0].astype(np.int64)
     if y.max() >= len(CLASSES):
-        raise SourceError(f"{where} is damaged: it has label {y.max()}, above 9. Delete it and get it again.")
+        raise SourceError(f"{where} is damaged: it has label {y.max()}, above 9. Replace it with a fresh copy.")
     return SampleBlock(records[:, 1:].copy().reshape(-1, *SHAPE), y)
 
 
@@ -74,7 +74,7 @@ def _binary_count(size: int, where: str) -> int:
     if rest or not count:
         raise SourceError(
             f"{where} is damaged or truncated: its size, {size:,} bytes, is no multiple of {_RECORD_BYTES}. "
-            "Delete it and get it again."
+            "Replace it with a fresh copy."
         )
     return count
 
@@ -82,7 +82,7 @@ def _binary_count(size: int, where: str) -> int:
 def _decode_text_names(data: bytes, where: str) -> tuple[str, ...]:
     names = tuple(data.decode("ascii", "replace").split())
     if len(names) != len(CLASSES):
-        raise SourceError(f"{where} names {len(names)} classes, not {len(CLASSES)}. Delete it and get it again.")
+        raise SourceError(f"{where} names {len(names)} classes, not {len(CLASSES)}. Replace it with a fresh copy.")
     return names
 
 
@@ -132,6 +132,7 @@ class Cifar10(DataSource):
 
     name: ClassVar[str] = "cifar10"
     splits: ClassVar[tuple[Split, ...]] = ("train", "test")
+    downloads: ClassVar[tuple[str, ...]] = tuple(layout.remote.name for layout in _LAYOUTS)
 
     def locate(self, path: Path, *, official_only: bool) -> RawData | None:
         """See DataSource.locate. Binary goes before pickled, a folder before an archive."""
@@ -213,7 +214,8 @@ class Cifar10Files(RawData):
         """See RawData.fingerprint."""
         paths = [self._path] if self._archived else [self._path / name for name in self._present()]
         stats = [(path.name, path.stat()) for path in paths]
-        files = " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)
+        # Inode and time of change tell copies apart whose sizes and modification times are the same.
+        files = " ".join(f"{n}:{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}:{s.st_dev}:{s.st_ino}" for n, s in stats)
         return f"cifar10-v{_VERSION} {self._layout.folder} {files}"
 
     def schema(self, split: Split) -> Schema:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,10 @@ CLASS_COUNT = 10
 
 _NUMBER_CODES = frozenset({"i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"})
 _BYTE_ORDERS = frozenset("<>|=")
+_MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
+# Of those that no call consumes, a batch has about ten.
+_TUPLE_OPCODES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"})
+_MAX_TUPLES = 200
 # Whatever the unpickler and our recorders raise on broken or contrived input.
 _FAULTS = (
     pickle.UnpicklingError,
@@ -145,12 +150,29 @@ def load_class_names(data: bytes, where: str) -> tuple[str, ...]:
 
 def _loaded(data: bytes, where: str) -> dict[Any, Any]:
     try:
+        _require_shallow(data)
         content = _Unpickler(data, where).load()
     except _FAULTS as error:
-        raise SourceError(f"{where} is truncated or damaged; delete it and get it again.") from error
+        raise SourceError(f"{where} is truncated or damaged; replace it with a fresh copy.") from error
     if not isinstance(content, dict):
         raise _not_a_batch(where, "it holds no dictionary")
     return content
+
+
+def _require_shallow(data: bytes) -> None:
+    """Refuse tuples inside tuples without end: hashing them would overflow the stack of the interpreter.
+
+    A tuple that a call consumes at once, as those of 10,000 file names, cannot be part of a nest.
+    """
+    kept = 0
+    pending = False
+    for opcode, _, _ in pickletools.genops(data):
+        if opcode.name in _MEMO_OPCODES:
+            continue
+        kept += pending and opcode.name != "REDUCE"
+        if kept > _MAX_TUPLES:
+            raise ValueError("tuples")
+        pending = opcode.name in _TUPLE_OPCODES
 
 
 def _entry(content: dict[Any, Any], key: str, where: str) -> object:
@@ -197,4 +219,4 @@ def _integers(labels: object) -> NDArray[np.int64]:
 
 
 def _not_a_batch(where: str, reason: str) -> SourceError:
-    return SourceError(f"{where} is not a CIFAR file: {reason}. Delete it and get it again.")
+    return SourceError(f"{where} is not a CIFAR file: {reason}. Replace it with a fresh copy.")

@@ -73,12 +73,21 @@ class Hdf5Backend(Backend[Hdf5Options]):
     name: ClassVar[str] = "hdf5"
     options_type: ClassVar[type[Options]] = Hdf5Options
 
+    def resolved(self, schema: Schema) -> Options:
+        """See Backend.resolved."""
+        return self.options.model_copy(update={"chunk": self._chunk(schema)})
+
+    def _chunk(self, schema: Schema) -> int | None:
+        if self.options.layout == "contiguous":
+            return None
+        return min(self.options.chunk or 1, max(schema.count, 1))
+
     def write(self, samples: Iterable[SampleBlock], schema: Schema, root: Path) -> None:
         """See Backend.write."""
         import h5py
 
         require_empty(root)
-        chunk = min(self.options.chunk or 1, max(schema.count, 1)) if self.options.layout == "chunked" else None
+        chunk = self._chunk(schema)
         create = {"chunks": chunk and (chunk, *schema.shape), **_compression(self.options.compression)}
         step = chunk or 1
         step *= max(1, _WRITE_BYTES // (step * schema.sample_bytes))

@@ -15,9 +15,12 @@ from bench.contracts.source import SampleBlock, Schema
 
 
 def damaged(path: Path, problem: object) -> BackendError:
-    """Return the error for a store whose file ``path`` is missing or is not what was written."""
+    """Return the error for a store whose file ``path`` is missing or is not what was written.
+
+    The harness adds what to do about it.
+    """
     text = " ".join(str(problem).split()).rstrip(".")
-    return BackendError(f"Damaged store: {path}: {text}. Verify or rebuild the store.")
+    return BackendError(f"{path}: {text}.")
 
 
 def checked_blocks(samples: Iterable[SampleBlock], schema: Schema) -> Iterator[SampleBlock]:

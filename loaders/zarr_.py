@@ -59,9 +59,12 @@ class ZarrOptions(Options):
     @model_validator(mode="after")
     def _consistent(self) -> ZarrOptions:
         if self.shard is not None and (self.chunk is None or self.shard % self.chunk):
-            raise ValueError(f"shard={self.shard} must be a multiple of chunk, but chunk={self.chunk}")
-        if self.clevel is not None and (self.codec == "none" or (self.codec == "blosc" and self.clevel > 9)):
-            raise ValueError(f"clevel={self.clevel} does not apply to codec={self.codec}")
+            given = "chunk is not given" if self.chunk is None else f"chunk={self.chunk}"
+            raise ValueError(f"shard={self.shard} must be a multiple of chunk, but {given}")
+        if self.clevel is not None and self.codec == "none":
+            raise ValueError(f"clevel={self.clevel} needs codec=zstd or codec=blosc")
+        if self.clevel is not None and self.codec == "blosc" and self.clevel > 9:
+            raise ValueError(f"clevel={self.clevel} is above 9, the highest level of blosc")
         return self
 
     def samples_per_chunk(self, schema: Schema) -> int:
@@ -77,6 +80,11 @@ class ZarrBackend(Backend[ZarrOptions]):
 
     name: ClassVar[str] = "zarr"
     options_type: ClassVar[type[Options]] = ZarrOptions
+
+    def resolved(self, schema: Schema) -> Options:
+        """See Backend.resolved."""
+        level = self.options.clevel or _DEFAULT_LEVEL.get(self.options.codec)
+        return self.options.model_copy(update={"chunk": self.options.samples_per_chunk(schema), "clevel": level})
 
     def write(self, samples: Iterable[SampleBlock], schema: Schema, root: Path) -> None:
         """See Backend.write."""
@@ -109,7 +117,9 @@ class ZarrBackend(Backend[ZarrOptions]):
             x[done : done + len(block.y)] = block.x
             labels[done : done + len(block.y)] = block.y
             done += len(block.y)
-        group.create_array("y", data=labels, chunks=(_LABELS_PER_CHUNK,), compressors=None, **shared)
+        group.create_array(
+            "y", data=labels, chunks=(min(_LABELS_PER_CHUNK, max(1, schema.count)),), compressors=None, **shared
+        )
 
     def _compressors(self, dtype: np.dtype[Any]) -> Any:
         from zarr.codecs import BloscCodec, ZstdCodec

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +71,6 @@ def test_every_backend_trains_on_real_photos_with_equal_losses(bench, real_data:
 
 
 def test_damage_to_the_raw_data_is_named(bench, real_data: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "raw"
     shutil.copytree(real_data / "cifar10-exact", copy)
     batch = copy / "cifar-10-batches-py" / "data_batch_3"
@@ -79,3 +79,21 @@ def test_damage_to_the_raw_data_is_named(bench, real_data: Path, tmp_path: Path)
     assert result.returncode == 1
     assert "data_batch_3" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_another_source_of_equal_sizes_and_times_is_not_taken_for_the_first(real_data: Path, tmp_path: Path) -> None:
+    places = []
+    for name in ("a", "b"):
+        place = tmp_path / name
+        shutil.copytree(real_data / "cifar10-exact", place)
+        places.append(place)
+    batches = places[1] / "cifar-10-batches-py"
+    (batches / "data_batch_1").rename(batches / "swap")
+    (batches / "data_batch_2").rename(batches / "data_batch_1")
+    (batches / "swap").rename(batches / "data_batch_2")
+    for file in tmp_path.rglob("*batch*"):
+        os.utime(file, ns=(10**18, 10**18))
+    specs = [make_spec(StoreSpec, [], backend="memmap", dataset="cifar10", source=f"local:{p}") for p in places]
+    stores = [prepare(spec, tmp_path / "data", (), SilentProgress()) for spec in specs]
+    assert stores[0].path != stores[1].path
+    assert stores[0].manifest.source_digest != stores[1].manifest.source_digest

@@ -20,7 +20,7 @@ from bench.contracts.source import SampleBlock, Schema
 
 
 class BackendError(BenchError):
-    """A store is missing, damaged, or cannot be written or read by this backend."""
+    """A store is missing, damaged, or cannot be written or read by this backend: what, and in which file."""
 
 
 class Options(BaseModel):
@@ -68,6 +68,10 @@ class Backend(ABC, Generic[OptionsT]):
     def unsupported(self, schema: Schema) -> str | None:  # noqa: ARG002  # for subclasses
         """Say in one sentence why samples of this schema cannot be stored, or return None."""
         return None
+
+    def resolved(self, schema: Schema) -> Options:  # noqa: ARG002  # for subclasses
+        """Return the options with every default that depends on the data filled in, for the record."""
+        return self.options
 
     @abstractmethod
     def write(self, samples: Iterable[SampleBlock], schema: Schema, root: Path) -> None:

@@ -129,6 +129,8 @@ class DataSource(ABC):
 
     name: ClassVar[str]
     splits: ClassVar[tuple[Split, ...]]
+    downloads: ClassVar[tuple[str, ...]] = ()
+    """Names of the files that ``fetch`` may leave in ``<cache>/downloads``, for cleaning up."""
 
     def __init__(self, request: SourceRequest | None = None) -> None:
         self._request = request or SourceRequest()
@@ -175,7 +177,8 @@ class DataSource(ABC):
             return self.fetch(cache, progress)
         except SourceUnavailableError as error:
             if official_only:
-                raise
+                place = f"put it into {request.search[0]}, or " if request.search else ""
+                raise SourceUnavailableError(f"{error} Go online, {place}use --source local:PATH.") from error
             progress.note(
                 f"SYNTHETIC DATA: {error} Going on with a synthetic stand-in for {self.name}; "
                 "every result says so. Use --source local:PATH for your own copy."

@@ -65,7 +65,7 @@ def tree_pss(pid: int) -> Pss | None:
 
 
 class PeakPss:
-    """Samples the PSS of another process's tree from a thread until it is closed.
+    """Samples the PSS of another process's tree from a thread; use as a context manager.
 
     Reading PSS walks the page tables of the target, so the pause between samples is at
     least ``interval_s`` and at least 50 times what a sample cost.
@@ -101,8 +101,10 @@ class PeakPss:
             self.sample()
             pause_s = max(self._interval_s, 50 * (self.cost_s - before_s))
 
-    def close(self) -> None:
-        """Stop sampling."""
+    def __enter__(self) -> PeakPss:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 

@@ -67,8 +67,20 @@ def data_label(record: RunRecord) -> str:
 
 def options_text(record: RunRecord) -> str:
     """Return the options of a backend, without the reader, as KEY=VALUE words."""
-    shown = {k: v for k, v in record.spec.options.items() if k != "reader" and v is not None}
+    options = record.store.options if record.store else record.spec.options
+    shown = {k: v for k, v in options.items() if k != "reader" and v is not None}
     return " ".join(f"{key}={value}" for key, value in shown.items())
+
+
+def work_text(record: RunRecord) -> str:
+    """Return what decides whether two runs did the same work, in short."""
+    spec = record.spec
+    workers = f"{spec.workers} {spec.worker_kind} workers" if spec.workers else "no workers"
+    parts = [f"{record.data.count:,} samples" if record.data else "", f"batch {spec.batch_size}", workers]
+    parts += [f"{len(record.measured())} epochs", record.device or spec.device]
+    parts += [f"shuffle {spec.shuffle}"] if spec.shuffle != "full" else []
+    parts += [name for name in ("amp", "deterministic") if getattr(spec, name)]
+    return ", ".join(part for part in parts if part)
 
 
 def run_table(record: RunRecord) -> Table:
@@ -80,13 +92,17 @@ def run_table(record: RunRecord) -> Table:
             rows.append([metric.label, metric.text(record, spread=True), metric.unit])
         elif key not in {"loss", "accuracy"} or record.spec.model != "none":
             rows.append([metric.label, "n/a", metric.unit])
-    warmups = len(record.epochs) - len(record.measured())
-    notes = [f"Median (lowest…highest) of {len(record.measured())} epochs after {warmups} warm-up."]
+    counted = len(record.measured())
+    warmup = " after a warm-up" if counted < len(record.epochs) else ", without a warm-up"
+    notes = [f"Median (lowest…highest) of {counted} {'epoch' if counted == 1 else 'epochs'}{warmup}."]
     if record.data is not None and record.store is not None:
-        proof = "reads back bit for bit" if record.store.digest_ok else "is lossy"
+        kind = "bit for bit" if record.store.digest_ok else "as a lossy store"
         checked = record.data.checked_samples
-        delivered = f"; {checked:,} samples delivered after the last epoch were compared, too" if checked else ""
-        notes.append(f"Verified: the store {proof} (digest {record.data.digest[:16]}){delivered}.")
+        delivered = f"; so were {checked:,} samples as delivered after the last epoch" if checked else ""
+        notes.append(
+            f"Verified: every sample was read back {kind} when the store was built (digest {record.data.digest[:16]}), "
+            f"and its files have not been touched since{delivered}."
+        )
     return Table(_title(record), ["", "value", "unit"], rows, notes)
 
 
@@ -102,12 +118,15 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
     """Return one row per run, grouped by what was done, fastest first within a group."""
     ok = sorted((r for r in records if r.status == "ok"), key=_order)
     metrics = [METRICS[key] for key in COMPARED_METRICS]
-    columns = ["data set", "model", "backend", "options", *(f"{m.label}, {m.unit}" for m in metrics)]
-    rows = [[data_label(r), r.spec.model, run_label(r), options_text(r), *(m.text(r) for m in metrics)] for r in ok]
-    notes = [f"{machine}: {works}" for machine, works in _machines(ok).items()]
+    columns = ["data set", "model", "backend", "options", "run", *(f"{m.label}, {m.unit}" for m in metrics)]
+    rows = [
+        [data_label(r), r.spec.model, run_label(r), options_text(r), work_text(r), *(m.text(r) for m in metrics)]
+        for r in ok
+    ]
+    notes = [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in ok)]
     left_out = len(records) - len(ok)
     notes += [f"{left_out} {'run' if left_out == 1 else 'runs'} without a result left out."] if left_out else []
-    return Table("Runs", columns, rows, notes, text_columns=4)
+    return Table("Runs", columns, rows, notes, text_columns=5)
 
 
 def runs_table(names: Sequence[str], records: Sequence[RunRecord]) -> Table:
@@ -125,22 +144,15 @@ def _order(record: RunRecord) -> tuple[str, str, int, float]:
     return data_label(record), record.spec.model, -count, epoch.median if epoch else float("inf")
 
 
-def _machines(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Return for each machine on which records were made what was done there."""
-    found: dict[str, str] = {}
-    for record in records:
-        environment, spec = record.environment, record.spec
-        libraries = environment.get("libraries") or {}
-        machine = (
-            f"{environment.get('cpu') or 'unknown CPU'}, {environment.get('cpu_count')} cores, "
-            f"{(environment.get('memory_bytes') or 0) / 2**30:.0f} GiB RAM, "
-            f"{environment.get('gpu') or 'no GPU'}, {environment.get('system')} {environment.get('kernel')}, "
-            f"{environment.get('store_file_system')}, Python {environment.get('python')}, "
-            f"torch {libraries.get('torch')}, h5py {libraries.get('h5py')}, zarr {libraries.get('zarr')}"
-        )
-        works = f"device {record.device}, batch {spec.batch_size}, {spec.workers} workers, shuffle {spec.shuffle}"
-        count = f"{record.data.count:,} samples" if record.data else ""
-        line = f"{works}, {spec.epochs} epochs (first one a warm-up), {count}"
-        if line not in found.setdefault(machine, line):
-            found[machine] += f"; {line}"
-    return found
+def _machine(record: RunRecord) -> str:
+    environment = record.environment
+    libraries = environment.get("libraries") or {}
+    versions = ", ".join(
+        f"{name} {libraries[name]}" for name in ("torch", "numpy", "h5py", "zarr") if name in libraries
+    )
+    return (
+        f"{environment.get('cpu') or 'unknown CPU'}, {environment.get('cpu_count')} cores, "
+        f"{(environment.get('memory_bytes') or 0) / 2**30:.0f} GiB RAM, {environment.get('gpu') or 'no GPU'}, "
+        f"{environment.get('system')} {environment.get('kernel')}, {environment.get('store_file_system')}, "
+        f"Python {environment.get('python')}, {versions}"
+    )

@@ -47,7 +47,7 @@ def test_run_prints_a_result_and_writes_its_record(bench, tmp_path: Path) -> Non
         "read from storage",
         "store",
         "preparation",
-        "Verified: the store reads back bit for bit",
+        "Verified: every sample was read back bit for bit when the store was built",
         "% of the epoch; a faster format can",
         "Note (synthetic-data)",
     ):
@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_losses_across_backends_and_runs(bench) -> 
         (("--backend", "zar"), ("Unknown backend 'zar'. Did you mean zarr?", "memmap")),
         (("--backend", "toy", "--model", "cn"), ("Unknown model 'cn'. Did you mean cnn?",)),
         (("--backend", "hdf5", "--option", "chnk=3"), ("Did you mean chunk?",)),
-        (("--backend", "toy", "--batch-size", "0"), ("--batch-size 0",)),
+        (("--backend", "toy", "--batch-size", "0"), ("--batch-size '0'",)),
         (("--backend", "toy", "--worker-kind", "goblin"), ("goblin", "process")),
         (("--backend", "toy", "--bakend", "x"), ("No such option", "--bakend")),
         (("--backend", "toy", "--batch-size", "301"), ("--batch-size 301 is larger than the data", "300 samples")),
@@ -131,6 +131,39 @@ def test_mistakes_are_one_line_exit_1_and_leave_nothing(bench, tmp_path: Path, a
     one_line_error(result, *texts)
     assert leftovers(tmp_path) == []
     assert not list(tmp_path.glob("results/*"))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path):
+    """A disk of 1 MB; where this user may not mount one, the test is skipped."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        ("memmap",),
+        ("filesystem", "format=npy"),
+        ("hdf5",),
+        ("hdf5", "compression=gzip"),
+        ("zarr",),
+        ("zarr", "codec=zstd"),
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_is_one_line_whatever_the_library_makes_of_it(bench, tiny_disk: Path, store) -> None:
+    backend, *options = store
+    command = ["prepare", "--dataset", "cifar10", "--source", "synthetic", "--limit", "2000", "--backend", backend]
+    for option in options:
+        command += ["--option", option]
+    one_line_error(bench(*command, "--data-dir", str(tiny_disk)), "No space left on the disk")
+    assert leftovers(tiny_disk) == []
 
 
 def test_debug_shows_the_traceback(bench) -> None:
@@ -167,13 +200,13 @@ def test_unsupported_is_recorded_as_such(bench, tmp_path: Path) -> None:
     assert RunRecord.model_validate_json(path.read_text()).status == "unsupported"
 
 
-def start(environment: dict[str, str], folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(environment: dict[str, str], folder: Path, *arguments: str, stdout: bool = False) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [Path(sys.executable).with_name("bench"), *arguments],
         cwd=folder,
         env=environment,
         stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
         text=True,
         start_new_session=True,
     )
@@ -195,9 +228,13 @@ def assert_ended(family: list[psutil.Process], timeout_s: float) -> None:
     wait_until(lambda: not running(), timeout_s)
 
 
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
 @pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "parent only"])
-def test_ctrl_c_ends_everything_and_marks_the_record(bench_environment, tmp_path: Path, whole_group: bool) -> None:
-    run = start(bench_environment, tmp_path, *RUN, "--backend", "toy-slow", "--workers", "2", "--epochs", "50")
+def test_ctrl_c_ends_everything_and_marks_the_record(
+    bench_environment, tmp_path: Path, whole_group: bool, start_method: str
+) -> None:
+    arguments = (*RUN, "--backend", "toy-slow", "--workers", "2", "--epochs", "50", "--start-method", start_method)
+    run = start(bench_environment, tmp_path, *arguments)
     lines = []
     while not any(line.startswith("epoch 1:") for line in lines):
         lines.append(run.stderr.readline())
@@ -209,6 +246,7 @@ def test_ctrl_c_ends_everything_and_marks_the_record(bench_environment, tmp_path
     rest = run.communicate(timeout=30)[1]
     assert time.monotonic() - begun < 2
     assert run.returncode == 130
+    assert rest.splitlines()[-1].startswith("bench: interrupted while in phase train")
     assert "Traceback" not in rest
     assert_ended(family, timeout_s=1)
     (path,) = (tmp_path / "results").iterdir()
@@ -216,6 +254,29 @@ def test_ctrl_c_ends_everything_and_marks_the_record(bench_environment, tmp_path
     assert record.status == "interrupted"
     assert record.error.phase == "train"
     assert len(record.epochs) >= 2
+
+
+@pytest.mark.parametrize(
+    "store",
+    [("hdf5", "compression=gzip", "chunk=1"), ("zarr", "chunk=1", "codec=zstd"), ("filesystem", "format=png")],
+    ids=lambda store: store[0],
+)
+def test_ctrl_c_is_never_lost_inside_a_library(bench_environment, tmp_path: Path, store: tuple[str, ...]) -> None:
+    """h5py swallows an exception that strikes in a callback; zarr's threads go on writing after one."""
+    backend, *options = store
+    arguments = [part for option in options for part in ("--option", option)]
+    command = ("prepare", "--dataset", "cifar10", "--source", "synthetic", "--data-dir", "data", "--backend", backend)
+    run = start(bench_environment, tmp_path, *command, *arguments)
+    wait_until(lambda: [path for path in tmp_path.rglob(".building-*/data/*") if path.exists()])
+    time.sleep(0.3)
+    begun = time.monotonic()
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=30)[1]
+    assert time.monotonic() - begun < 2
+    assert run.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "bench: Interrupted."
+    assert leftovers(tmp_path) == []
 
 
 def test_ctrl_c_while_preparing_leaves_no_store(bench_environment, tmp_path: Path) -> None:
@@ -232,13 +293,24 @@ def test_ctrl_c_while_preparing_leaves_no_store(bench_environment, tmp_path: Pat
     assert RunRecord.model_validate_json(path.read_text()).error.phase == "prepare"
 
 
-def test_the_measured_process_dies_with_its_parent(bench_environment, tmp_path: Path) -> None:
-    run = start(bench_environment, tmp_path, *RUN, "--backend", "toy-slow", "--epochs", "50")
+@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
+@pytest.mark.parametrize("victim", ["bench", "measured process"])
+def test_nothing_outlives_what_was_killed(bench_environment, tmp_path: Path, start_method: str, victim: str) -> None:
+    run = start(
+        bench_environment,
+        tmp_path,
+        *(*RUN, "--backend", "toy-slow", "--epochs", "50", "--workers", "2", "--start-method", start_method),
+    )
     while not run.stderr.readline().startswith("epoch 0"):
         assert run.poll() is None
     family = psutil.Process(run.pid).children(recursive=True)
-    run.kill()
-    run.communicate()
+    if victim == "bench":
+        run.kill()
+        run.communicate()
+    else:
+        next(p for p in family if p.ppid() == run.pid and "multiprocessing.spawn" in " ".join(p.cmdline())).kill()
+        assert "signal SIGKILL, which is what the kernel does when memory runs out" in run.communicate(timeout=30)[1]
+        assert run.returncode == 1
     assert_ended(family, timeout_s=10)
 
 
@@ -265,6 +337,54 @@ def test_prepare_verify_damage_repair_clean(bench, tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_clean_removes_nothing_but_its_own(bench, tmp_path: Path) -> None:
+    mine = [
+        "stores/Berlin/invoices/2024.txt",
+        "stores/x/.building-site/plan.dwg",
+        "stores/toys/hdf5-mine/notes.txt",
+        "downloads/film.mkv",
+    ]
+    for name in mine:
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text("precious")
+    common = ("--dataset", "toys", "--source", "synthetic", "--data-dir", "data", "--backend", "memmap")
+    assert bench("prepare", *common).returncode == 0
+    (tmp_path / "data/downloads/cifar-10-python.tar.gz.part").write_text("half")
+    assert "Freed" in bench("clean", "--data-dir", "data", "--downloads", "--yes").stdout
+    left = {str(path.relative_to(tmp_path / "data")) for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    assert {name for name in left if not name.endswith(".lock") and not name.startswith("sources/")} == set(mine)
+    assert not [name for name in left if name.endswith(".lock") and "toys" not in name]
+
+
+def test_clean_that_nobody_answers_does_nothing(bench) -> None:
+    common = ("--dataset", "toys", "--source", "synthetic", "--data-dir", "data", "--backend", "memmap")
+    bench("prepare", *common)
+    one_line_error(bench("clean", "--data-dir", "data"), "Use --yes")
+    assert "every sample equals" in bench("verify", *common).stdout
+
+
+def test_without_arguments_the_help_is_shown(bench) -> None:
+    assert bench().stdout == bench("--help").stdout
+    assert bench().returncode == 0
+
+
+def test_a_terminal_without_unicode_ends_nothing(bench, tmp_path: Path) -> None:
+    result = bench(*RUN, "--backend", "toy", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0, result.stderr
+    assert "epoch" in result.stdout
+
+
+def test_the_result_is_shown_even_if_it_cannot_be_kept(bench_environment, tmp_path: Path) -> None:
+    run = start(bench_environment, tmp_path, *RUN, "--backend", "toy-slow", "--json", "--epochs", "2", stdout=True)
+    while not run.stderr.readline().startswith("epoch 0"):
+        assert run.poll() is None
+    (tmp_path / "results").write_text("in the way")
+    shown, said = run.communicate(timeout=60)
+    assert RunRecord.model_validate_json(shown).status == "ok"
+    assert "Choose another --results" in said
+    assert run.returncode == 1
+
+
 def test_lists_say_what_is_usable(bench) -> None:
     backends = bench("list", "backends").stdout
     for name in ("filesystem", "hdf5", "memmap", "memory", "zarr", "toy"):
@@ -288,7 +408,7 @@ def test_runs_are_listed_shown_and_compared(bench, tmp_path: Path) -> None:
     assert json.loads(bench("show", name, "--json").stdout)["status"] == "ok"
     one_line_error(bench("show", "last"), "sample 5 cannot be read.")
     markdown = bench("table", "--format", "markdown").stdout
-    assert "| toys (synthetic) | cnn | toy |" in markdown
+    assert "| toys (synthetic) | cnn | toy |  | 300 samples, batch 32, no workers, 2 epochs, cpu |" in markdown
     assert "1 run" in markdown
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- bench table -->\nold\n<!-- /bench table -->\nafter\n")

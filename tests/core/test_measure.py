@@ -82,10 +82,9 @@ def test_pss_of_a_process_that_is_gone_is_unknown_not_zero() -> None:
 
 def test_the_peak_outlives_what_caused_it_and_sampling_stays_cheap() -> None:
     values = iter([memory.Pss(5, 5), memory.Pss(9, 9), memory.Pss(3, 3)])
-    sampler = memory.PeakPss(0, interval_s=1000, read=lambda pid: next(values))
-    for _ in range(3):
-        sampler.sample()
-    sampler.close()
+    with memory.PeakPss(0, interval_s=1000, read=lambda pid: next(values)) as sampler:
+        for _ in range(3):
+            sampler.sample()
     assert sampler.peak == memory.Pss(9, 9)
     assert sampler.samples == 3
 

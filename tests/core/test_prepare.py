@@ -123,6 +123,60 @@ def test_an_unreadable_sample_is_named(tmp_path: Path) -> None:
     assert "201" in result.problem
 
 
+def test_damage_under_an_old_modification_time_is_noticed(tmp_path: Path) -> None:
+    built = build(tmp_path)
+    file = built.root / "x.npy"
+    before = file.stat()
+    flip_byte(file, before.st_size - 1)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(StoreError, match="sample 299 is not what was written"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", None])
+def test_damaged_hashes_of_a_store_are_one_line_and_repairable(tmp_path: Path, content: bytes | None) -> None:
+    path = build(tmp_path).path / "hashes.npy"
+    if content is None:
+        flip_byte(path, path.stat().st_size - 1)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match="list of hashes"):
+        build(tmp_path)
+    assert build(tmp_path, repair=True).hashes().shape == (300,)
+
+
+def test_an_edited_manifest_is_not_believed(tmp_path: Path) -> None:
+    path = build(tmp_path).path / "manifest.json"
+    path.write_text(path.read_text().replace('"count": 300', '"count": 200'))
+    for use in (build, check):
+        with pytest.raises(StoreError, match="manifest does not describe this data"):
+            use(tmp_path)
+
+
+@pytest.mark.parametrize("victim", ["schema.json", "hashes.npy"])
+@pytest.mark.parametrize("damage", ["empty", "flip", "missing"])
+def test_what_is_kept_of_a_source_is_found_out_again_when_damaged(tmp_path: Path, victim: str, damage: str) -> None:
+    digest_before = build(tmp_path).manifest.source_digest
+    (path,) = (tmp_path / "sources").glob(f"*/{victim}")
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "missing":
+        path.unlink()
+    else:
+        flip_byte(path, path.stat().st_size - 1)
+    assert build(tmp_path).manifest.source_digest == digest_before
+    assert build(tmp_path, "memmap").manifest.source_digest == digest_before
+
+
+def test_a_file_in_the_place_of_a_store_is_damage(tmp_path: Path) -> None:
+    path = build(tmp_path).path
+    shutil.rmtree(path)
+    path.write_text("not a store")
+    with pytest.raises(StoreError, match="damaged"):
+        build(tmp_path)
+    assert build(tmp_path, repair=True).untouched()
+
+
 def test_copied_files_are_read_again_before_they_are_believed(tmp_path: Path) -> None:
     built = build(tmp_path)
     for file in built.root.iterdir():

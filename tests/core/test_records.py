@@ -108,8 +108,10 @@ def test_an_unwritable_folder_is_noticed_before_work_begins(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(results.ResultsError, match="Choose another --results"):
         results.require_writable(tmp_path / "file" / "results")
+    with pytest.raises(results.ResultsError, match="is not a folder"):
+        results.read_all(tmp_path / "file")
     results.require_writable(tmp_path / "new" / "results")
-    assert list((tmp_path / "new" / "results").iterdir()) == []
+    assert not (tmp_path / "new").exists(), "asking leaves nothing behind"
 
 
 def test_a_bad_file_does_not_hide_good_records(tmp_path: Path, record: RunRecord) -> None:

@@ -271,14 +271,14 @@ def test_archive_that_is_not_the_published_one(tmp_path: Path, layout: str) -> N
     archive = pack(write_folder(tmp_path / "made", layout, tiny()), tmp_path / "packed")
     assert found(archive).schema("test").origin == "local"
     expected = (cifar10._BINARY if layout == "bin" else cifar10._PYTHON).remote.sha256
-    digests = f"xpected sha256 {expected}, found {hashlib.sha256(archive.read_bytes()).hexdigest()}. Delete it"
+    digests = f"xpected sha256 {expected}, found {hashlib.sha256(archive.read_bytes()).hexdigest()}. "
     with pytest.raises(SourceError, match="is not the published archive") as caught:
         found(tmp_path / "packed", official_only=True)
     assert digests in str(caught.value)
     assert str(archive) in str(caught.value)
 
     archive.write_bytes(archive.read_bytes()[:-2000])
-    digests = f"xpected sha256 {expected}, found {hashlib.sha256(archive.read_bytes()).hexdigest()}. Delete it"
+    digests = f"xpected sha256 {expected}, found {hashlib.sha256(archive.read_bytes()).hexdigest()}. "
     for official_only in (False, True):
         with pytest.raises(SourceError) as caught:
             found(tmp_path / "packed", official_only=official_only)

@@ -223,3 +223,10 @@ def test_numpy_never_sees_flags_from_the_pickle() -> None:
     x, _ = load_batch(batch(crafted_array((2, 3072), dtype, bytes(2 * 3072)), [0, 1]), "batch")
     assert x.dtype == np.uint8
     assert not x.dtype.hasobject
+
+
+@pytest.mark.parametrize("nest", [b"\x85", b"(\x85t"], ids=["tuple1", "mark"])
+def test_tuples_without_end_are_refused_before_they_can_crash_the_interpreter(nest: bytes) -> None:
+    hostile = b"\x80\x02}(" + b")" + nest * 200_000 + b"K\x01u."
+    with pytest.raises(SourceError, match="truncated or damaged"):
+        load_batch(hostile, "data_batch_1")

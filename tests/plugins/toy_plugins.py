@@ -176,3 +176,19 @@ class UnsupportedBackend(ToyBackend):
 
     def unsupported(self, schema: Schema) -> str | None:
         return "it only holds words."
+
+
+class CrashWriteBackend(ToyBackend):
+    name = "toy-crash-write"
+
+    def write(self, samples: Iterable[SampleBlock], schema: Schema, root: Path) -> None:
+        (root / "half.bin").write_bytes(b"half a store")
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class DefectBackend(ToyBackend):
+    name = "toy-defect"
+
+    def write(self, samples: Iterable[SampleBlock], schema: Schema, root: Path) -> None:
+        (root / "half.bin").write_bytes(b"half a store")
+        raise ZeroDivisionError("division by zero")

@@ -1,11 +1,10 @@
-"""What the runner and the measured process tell each other; light enough for both to import."""
+"""What the measured process is given; light, so that the parent needs no torch to make one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.record import Phase
 from bench.spec import RunSpec
 
 
@@ -19,13 +18,3 @@ class Job:
     shape: tuple[int, ...]
     dtype: str
     classes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An exception, made fit to travel."""
-
-    phase: Phase
-    type: str
-    message: str
-    trace: str

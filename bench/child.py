@@ -1,0 +1,159 @@
+"""A fresh process that works for this one.
+
+It reports through a pipe, hears nothing of a Ctrl-C, and does not outlive its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+
+POLL_S = 0.1
+EXIT_S = 5.0
+"""How long a child that has reported its end may take to go."""
+
+
+class ChildDiedError(Exception):
+    """The child ended without saying so; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception of the child, made fit to travel; ``error`` is the exception itself where it is one of ours."""
+
+    type: str
+    message: str
+    trace: str
+    error: Exception | None
+
+
+class Link:
+    """The child's side of the pipe."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def tell(self, topic: str, value: Any = None) -> None:
+        """Send a fact."""
+        self._pipe.send((topic, value))
+
+    def ask(self, topic: str, value: Any = None) -> Any:
+        """Send a request and wait for the answer."""
+        self.tell(topic, value)
+        return self._pipe.recv()
+
+
+class Child:
+    """Runs ``target(link, *args)`` in a spawned process; use as a context manager."""
+
+    def __init__(self, target: Callable[..., None], *args: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, pipe = context.Pipe()
+        self._process = context.Process(target=_begin, args=(target, pipe, args), name="bench-child")
+        self._ended = False
+        with _sigint_ignored():
+            # Inherited: only the parent decides what an interruption means.
+            self._process.start()
+        pipe.close()
+        self.pid = int(self._process.pid or 0)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.join(timeout=EXIT_S if self._ended else 0)
+        if self._process.is_alive():
+            _kill_tree(self.pid)
+            self._process.join()
+        self._pipe.close()
+
+    def messages(self) -> Iterator[tuple[str, Any] | None]:
+        """Yield what the child tells, and None whenever it has been silent for a moment.
+
+        Ends when the child has said that it is done. Raises ChildDiedError.
+        """
+        while True:
+            try:
+                if not self._pipe.poll(POLL_S):
+                    if not self._process.is_alive() and not self._pipe.poll():
+                        raise self._died()
+                    yield None
+                    continue
+                message = self._pipe.recv()
+            except (EOFError, OSError) as error:
+                self._process.join(timeout=EXIT_S)
+                raise self._died() from error
+            if message[0] == "end":
+                self._ended = True
+                return
+            yield message
+
+    def answer(self, value: Any = None) -> None:
+        """Answer what the child has asked. Raises ChildDiedError."""
+        try:
+            self._pipe.send(value)
+        except OSError as error:
+            self._process.join(timeout=EXIT_S)
+            raise self._died() from error
+
+    def _died(self) -> ChildDiedError:
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return ChildDiedError(f"exit code {code}")
+        memory = ", which is what the kernel does when memory runs out" if code == -signal.SIGKILL else ""
+        return ChildDiedError(f"signal {signal.Signals(-code).name}{memory}")
+
+
+def _begin(target: Callable[..., None], pipe: Connection, args: tuple[Any, ...]) -> None:
+    die_with(os.getppid())
+    link = Link(pipe)
+    target(link, *args)
+    link.tell("end")
+
+
+def failure_of(error: Exception, ours: type[Exception]) -> Failure:
+    """Describe an exception that is being handled; one that is an instance of ``ours`` travels along."""
+    own = error if isinstance(error, ours) else None
+    return Failure(type(error).__name__, str(error), traceback.format_exc(), own)
+
+
+def die_with(parent: int) -> None:
+    """Have Linux kill this process as soon as ``parent``, which started it, is gone, however that comes about."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _kill_tree(pid: int) -> None:
+    try:
+        root = psutil.Process(pid)
+        # Stopped, it can neither start more processes nor complain about those that vanish.
+        root.suspend()
+        family = [*root.children(recursive=True), root]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
+@contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

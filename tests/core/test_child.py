@@ -1,0 +1,108 @@
+"""Processes that work for this one: they report, they fail in one line, they never outlive it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench import isolated
+from bench.child import Child, ChildDiedError
+from bench.contracts.source import SilentProgress
+from bench.spec import StoreSpec, make_spec
+from bench.store import StoreError
+
+
+def speak(link, *words) -> None:
+    for word in words:
+        link.tell("word", word)
+    link.tell("answer", link.ask("question", 1) + 1)
+
+
+def die(link, how) -> None:
+    link.tell("word", "last")
+    if how == "exit":
+        os._exit(7)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def sleep(link) -> None:
+    link.tell("asleep")
+    time.sleep(600)
+
+
+def test_messages_arrive_in_order_and_questions_are_answered() -> None:
+    heard = []
+    with Child(speak, "a", "b") as child:
+        for message in child.messages():
+            if message is not None:
+                heard.append(message)
+                if message[0] == "question":
+                    child.answer(41)
+    assert heard == [("word", "a"), ("word", "b"), ("question", 1), ("answer", 42)]
+
+
+@pytest.mark.parametrize(("how", "text"), [("exit", "exit code 7"), ("crash", "signal SIGSEGV")])
+def test_a_death_is_told_after_everything_that_was_said(how: str, text: str) -> None:
+    heard = []
+    with Child(die, how) as child, pytest.raises(ChildDiedError, match=text):
+        heard += [message for message in child.messages() if message]
+    assert heard == [] or heard == [("word", "last")]
+
+
+def test_a_death_before_the_answer_is_a_death() -> None:
+    with Child(speak) as child:
+        messages = child.messages()
+        assert next(message for message in messages if message) == ("question", 1)
+        os.kill(child.pid, signal.SIGKILL)
+        wait_until_zombie(child.pid)
+        with pytest.raises(ChildDiedError, match="signal SIGKILL"):
+            answer_and_listen(child, messages)
+
+
+def wait_until_zombie(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def answer_and_listen(child: Child, messages) -> None:
+    child.answer(1)
+    list(messages)
+
+
+def test_leaving_the_block_ends_the_child_at_once() -> None:
+    begun = time.monotonic()
+    with Child(sleep) as child:
+        next(message for message in child.messages() if message)
+        process = psutil.Process(child.pid)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 2
+    assert not process.is_running()
+
+
+def spec(backend: str) -> StoreSpec:
+    return make_spec(StoreSpec, [], backend=backend, dataset="toys", source="synthetic")
+
+
+def test_preparing_elsewhere_gives_the_store_and_its_own_memory(tmp_path: Path) -> None:
+    store = isolated.prepare(spec("toy"), tmp_path, (), SilentProgress())
+    assert store.untouched()
+    assert store.manifest.prepare_baseline_rss_bytes < 400_000_000
+    assert isolated.verify(spec("toy"), tmp_path, (), SilentProgress())[1].problem is None
+
+
+def test_a_crash_while_preparing_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="ended by signal SIGSEGV"):
+        isolated.prepare(spec("toy-crash-write"), tmp_path, (), SilentProgress())
+    assert not list(tmp_path.rglob(".building-*"))
+
+
+def test_a_defect_is_one_line_with_its_traceback_kept_aside(tmp_path: Path) -> None:
+    with pytest.raises(isolated.UnexpectedError, match="Unexpected ZeroDivisionError: division by zero") as caught:
+        isolated.prepare(spec("toy-defect"), tmp_path, (), SilentProgress())
+    assert "toy_plugins.py" in caught.value.trace
+    assert not list(tmp_path.rglob(".building-*"))
