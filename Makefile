@@ -21,7 +21,7 @@ lint: .venv/.installed-dev
 
 # The README's figures, from the committed records.
 bench-docs: .venv/.installed
-	$(BIN)/bench show --results results/reference $$(basename results/reference/*cifar10-zarr-cnn-*.json .json | head -n 1) --into README.md
+	$(BIN)/bench show $$(ls results/reference/*-cifar10-zarr-cnn-*.json | head -n 1) --into README.md
 	$(BIN)/bench table --results results/reference --into README.md
 	$(BIN)/bench table --results results/reference --into results/README.md
 

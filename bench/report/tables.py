@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.metrics import METRICS
+from bench.metrics import METRICS, Metric
 from bench.record import RunRecord
 
 RUN_METRICS = (
@@ -120,13 +120,21 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
     metrics = [METRICS[key] for key in COMPARED_METRICS]
     columns = ["data set", "model", "backend", "options", "run", *(f"{m.label}, {m.unit}" for m in metrics)]
     rows = [
-        [data_label(r), r.spec.model, run_label(r), options_text(r), work_text(r), *(m.text(r) for m in metrics)]
+        [data_label(r), r.spec.model, run_label(r), options_text(r), work_text(r), *(_cell(m, r) for m in metrics)]
         for r in ok
     ]
-    notes = [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in ok)]
+    notes = [
+        "Epoch times: median (lowest…highest) of the epochs after the warm-up, all of one process. The same run in "
+        "another process differs by more than that, so small differences between rows mean nothing."
+    ]
+    notes += [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in ok)]
     left_out = len(records) - len(ok)
     notes += [f"{left_out} {'run' if left_out == 1 else 'runs'} without a result left out."] if left_out else []
     return Table("Runs", columns, rows, notes, text_columns=5)
+
+
+def _cell(metric: Metric, record: RunRecord) -> str:
+    return metric.text(record, spread=metric.key == "epoch_s")
 
 
 def runs_table(names: Sequence[str], records: Sequence[RunRecord]) -> Table:

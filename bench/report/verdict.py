@@ -26,13 +26,14 @@ def verdict(record: RunRecord) -> str:
     if share < NEGLIGIBLE_SHARE:
         text = (
             f"Compute-bound: data loading took {significant(share, 2)} % of the epoch; "
-            "a faster format cannot gain more."
+            "a faster format cannot gain more than about that."
         )
     else:
-        rest_s = epoch.median * (1 - share / 100)
+        waited_s = epoch.median * share / 100
         text = (
-            f"Data loading took {share:.0f} % of the epoch; a faster format can at best turn "
-            f"{significant(epoch.median, 3)} s into {significant(rest_s, 3)} s."
+            f"Data loading took {share:.0f} % of the epoch, {significant(waited_s, 3)} s of "
+            f"{significant(epoch.median, 3)} s: about what a faster format could save. "
+            "A run with --backend memory shows what would be left."
         )
     if record.spec.workers and record.device == "cpu":
         text += " The workers share the CPU with the training, so part of their cost is inside the computing time."

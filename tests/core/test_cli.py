@@ -48,7 +48,7 @@ def test_run_prints_a_result_and_writes_its_record(bench, tmp_path: Path) -> Non
         "store",
         "preparation",
         "Verified: every sample was read back bit for bit when the store was built",
-        "% of the epoch; a faster format can",
+        "Data loading took",
         "Note (synthetic-data)",
     ):
         assert text in result.stdout

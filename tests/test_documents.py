@@ -1,0 +1,36 @@
+"""Documents that commands write from committed records are up to date, and tell nothing of where they were made."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import console, results
+from bench.record import read_record
+from bench.report import document, render
+from bench.report.tables import comparison_table
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "results" / "reference"
+
+
+@pytest.mark.parametrize("name", ["README.md", "results/README.md"])
+def test_the_table_is_what_the_records_say(name: str) -> None:
+    found, errors = results.read_all(REFERENCE)
+    assert errors == []
+    table = render.markdown(comparison_table([record for _, record in found]))
+    text = (ROOT / name).read_text()
+    assert document.between_markers(text, "bench table", table) == text, "run `make bench-docs`"
+
+
+def test_the_example_is_a_record() -> None:
+    text = (ROOT / "README.md").read_text()
+    record = read_record(sorted(REFERENCE.glob("*-cifar10-zarr-cnn-*.json"))[0])
+    assert document.between_markers(text, "bench show", console.plain(record)) == text, "run `make bench-docs`"
+
+
+def test_committed_records_are_complete_runs_on_verified_data() -> None:
+    for _, record in results.read_all(REFERENCE)[0]:
+        assert record.status == "ok"
+        assert record.store.digest_ok
+        assert record.data.checked_samples
+        assert "/" not in record.spec.source
