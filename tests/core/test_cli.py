@@ -87,8 +87,9 @@ def test_waiting_for_a_slow_store_is_reported_as_waiting(bench) -> None:
         bench(*RUN, "--backend", "toy-slow", "--json", "--epochs", "1", "--batch-size", "100").stdout
     )
     (epoch,) = record.epochs
-    assert epoch.wait_s == pytest.approx(0.9, rel=0.03)
-    assert all(wait == pytest.approx(0.3, rel=0.03) for wait in epoch.batch_wait_s)
+    # The reader sleeps 0.3 s in each of three batches; a busy machine may only add to that.
+    assert all(0.3 <= wait < 0.4 for wait in epoch.batch_wait_s)
+    assert 0.9 <= epoch.wait_s < 1.2
     assert not epoch.warmup
     assert "no-repeats" in {warning.kind for warning in record.warnings}
 
