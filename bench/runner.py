@@ -90,6 +90,7 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, *, repair: bool = 
     found = _Findings()
     _require_device(spec)
     try:
+        _require_workers(spec)
         found.store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=repair)
         _require_batch(spec, found.store)
         found.phase = "start"
@@ -109,6 +110,15 @@ def _require_device(spec: RunSpec) -> None:
         from bench.training import resolve_device
 
         resolve_device(spec.device)
+
+
+def _require_workers(spec: RunSpec) -> None:
+    able = spec.open_backend().capabilities
+    possible = able.thread_workers if spec.worker_kind == "thread" else able.process_workers
+    if spec.workers and not possible:
+        raise UnsupportedError(
+            f"{spec.backend} cannot be read by {spec.worker_kind} workers. Use another --worker-kind."
+        )
 
 
 def _require_batch(spec: RunSpec, store: Store) -> None:

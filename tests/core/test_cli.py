@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
+from running import RUN, leftovers, start
 
 from bench import cli
 from bench.record import RunRecord
-
-RUN = ("run", "--dataset", "toys", "--source", "synthetic", "--data-dir", "data", "--batch-size", "32")
 
 
 def one_line_error(result: subprocess.CompletedProcess[str], *texts: str) -> None:
@@ -26,10 +21,6 @@ def one_line_error(result: subprocess.CompletedProcess[str], *texts: str) -> Non
     assert "Traceback" not in result.stderr
     for text in texts:
         assert text in lines[0]
-
-
-def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if ".building-" in path.name or ".part" in path.name]
 
 
 def test_run_prints_a_result_and_writes_its_record(bench, tmp_path: Path) -> None:
@@ -194,125 +185,22 @@ def test_a_worker_that_raises_is_one_line_too(bench) -> None:
     one_line_error(bench(*RUN, "--backend", "toy-raises", "--workers", "2"), "sample 5 cannot be read.")
 
 
-def test_unsupported_is_recorded_as_such(bench, tmp_path: Path) -> None:
-    result = bench(*RUN, "--backend", "toy-unsupported")
-    one_line_error(result, "toy-unsupported cannot hold toys: it only holds words.")
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--backend", "toy-unsupported"), "toy-unsupported cannot hold toys: it only holds words."),
+        (
+            ("--backend", "toy-unsupported", "--workers", "1", "--worker-kind", "thread"),
+            "toy-unsupported cannot be read by thread workers.",
+        ),
+    ],
+    ids=["data", "workers"],
+)
+def test_unsupported_is_recorded_as_such(bench, tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:
+    result = bench(*RUN, *arguments)
+    one_line_error(result, text)
     (path,) = (tmp_path / "results").iterdir()
     assert RunRecord.model_validate_json(path.read_text()).status == "unsupported"
-
-
-def start(environment: dict[str, str], folder: Path, *arguments: str, stdout: bool = False) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("bench"), *arguments],
-        cwd=folder,
-        env=environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_until(condition, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def assert_ended(family: list[psutil.Process], timeout_s: float) -> None:
-    """An ended process that nobody has reaped yet (init may be slow, in a container) is ended all the same."""
-
-    def running() -> list[psutil.Process]:
-        return [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-
-    wait_until(lambda: not running(), timeout_s)
-
-
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
-@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "parent only"])
-def test_ctrl_c_ends_everything_and_marks_the_record(
-    bench_environment, tmp_path: Path, whole_group: bool, start_method: str
-) -> None:
-    arguments = (*RUN, "--backend", "toy-slow", "--workers", "2", "--epochs", "50", "--start-method", start_method)
-    run = start(bench_environment, tmp_path, *arguments)
-    lines = []
-    while not any(line.startswith("epoch 1:") for line in lines):
-        lines.append(run.stderr.readline())
-        assert lines[-1], lines
-    family = psutil.Process(run.pid).children(recursive=True)
-    assert len(family) >= 3
-    begun = time.monotonic()
-    os.killpg(run.pid, signal.SIGINT) if whole_group else os.kill(run.pid, signal.SIGINT)
-    rest = run.communicate(timeout=30)[1]
-    assert time.monotonic() - begun < 2
-    assert run.returncode == 130
-    assert rest.splitlines()[-1].startswith("bench: interrupted while in phase train")
-    assert "Traceback" not in rest
-    assert_ended(family, timeout_s=1)
-    (path,) = (tmp_path / "results").iterdir()
-    record = RunRecord.model_validate_json(path.read_text())
-    assert record.status == "interrupted"
-    assert record.error.phase == "train"
-    assert len(record.epochs) >= 2
-
-
-@pytest.mark.parametrize(
-    "store",
-    [("hdf5", "compression=gzip", "chunk=1"), ("zarr", "chunk=1", "codec=zstd"), ("filesystem", "format=png")],
-    ids=lambda store: store[0],
-)
-def test_ctrl_c_is_never_lost_inside_a_library(bench_environment, tmp_path: Path, store: tuple[str, ...]) -> None:
-    """h5py swallows an exception that strikes in a callback; zarr's threads go on writing after one."""
-    backend, *options = store
-    arguments = [part for option in options for part in ("--option", option)]
-    command = ("prepare", "--dataset", "cifar10", "--source", "synthetic", "--data-dir", "data", "--backend", backend)
-    run = start(bench_environment, tmp_path, *command, *arguments)
-    wait_until(lambda: [path for path in tmp_path.rglob(".building-*/data/*") if path.exists()])
-    time.sleep(0.3)
-    begun = time.monotonic()
-    os.killpg(run.pid, signal.SIGINT)
-    said = run.communicate(timeout=30)[1]
-    assert time.monotonic() - begun < 2
-    assert run.returncode == 130
-    assert "Traceback" not in said
-    assert said.splitlines()[-1] == "bench: Interrupted."
-    assert leftovers(tmp_path) == []
-
-
-def test_ctrl_c_while_preparing_leaves_no_store(bench_environment, tmp_path: Path) -> None:
-    environment = {**bench_environment, "TOY_WRITE_S": "60"}
-    run = start(environment, tmp_path, *RUN, "--backend", "toy-slow-write")
-    wait_until(lambda: list(tmp_path.rglob("begun")))
-    begun = time.monotonic()
-    os.kill(run.pid, signal.SIGINT)
-    run.communicate(timeout=30)
-    assert time.monotonic() - begun < 2
-    assert run.returncode == 130
-    assert leftovers(tmp_path) == []
-    (path,) = (tmp_path / "results").iterdir()
-    assert RunRecord.model_validate_json(path.read_text()).error.phase == "prepare"
-
-
-@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
-@pytest.mark.parametrize("victim", ["bench", "measured process"])
-def test_nothing_outlives_what_was_killed(bench_environment, tmp_path: Path, start_method: str, victim: str) -> None:
-    run = start(
-        bench_environment,
-        tmp_path,
-        *(*RUN, "--backend", "toy-slow", "--epochs", "50", "--workers", "2", "--start-method", start_method),
-    )
-    while not run.stderr.readline().startswith("epoch 0"):
-        assert run.poll() is None
-    family = psutil.Process(run.pid).children(recursive=True)
-    if victim == "bench":
-        run.kill()
-        run.communicate()
-    else:
-        next(p for p in family if p.ppid() == run.pid and "multiprocessing.spawn" in " ".join(p.cmdline())).kill()
-        assert "signal SIGKILL, which is what the kernel does when memory runs out" in run.communicate(timeout=30)[1]
-        assert run.returncode == 1
-    assert_ended(family, timeout_s=10)
 
 
 def test_prepare_verify_damage_repair_clean(bench, tmp_path: Path) -> None:

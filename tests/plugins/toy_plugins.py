@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.contracts.backend import Backend, BackendError, Options, require_empty
+from bench.contracts.backend import Backend, BackendError, Capabilities, Options, require_empty
 from bench.contracts.reader import Indices, Reader
 from bench.contracts.source import (
     DataSource,
@@ -173,6 +173,7 @@ class RaisingBackend(ToyBackend):
 
 class UnsupportedBackend(ToyBackend):
     name = "toy-unsupported"
+    capabilities = Capabilities(thread_workers=False)
 
     def unsupported(self, schema: Schema) -> str | None:
         return "it only holds words."
