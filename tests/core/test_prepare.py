@@ -123,6 +123,16 @@ def test_an_unreadable_sample_is_named(tmp_path: Path) -> None:
     assert "201" in result.problem
 
 
+def test_verify_reads_the_source_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that changed without a trace must not be called equal to the store."""
+    build(tmp_path)
+    x, y = toy_plugins.toy_arrays()
+    x[5, 0, 0, 0] ^= 1
+    monkeypatch.setattr(toy_plugins, "toy_arrays", lambda: (x, y))
+    with pytest.raises(StoreError, match="No toy store of toys"):
+        check(tmp_path)
+
+
 def test_damage_under_an_old_modification_time_is_noticed(tmp_path: Path) -> None:
     built = build(tmp_path)
     file = built.root / "x.npy"
