@@ -9,6 +9,7 @@ from bench.stats import summarise
 
 SHORT_EPOCH_S = 1.0
 UNSTABLE_SPREAD = 0.10
+AMPLIFIED = 2.0
 
 
 def warnings_for(record: RunRecord) -> list[WarningInfo]:
@@ -56,6 +57,20 @@ def _unstable(record: RunRecord) -> str | None:
     return f"Epoch times differ by ±{times.spread:.0%}: close other programs and use more epochs."
 
 
+def _amplification(record: RunRecord) -> str | None:
+    data = record.data
+    if data is None:
+        return None
+    read = [(epoch.io.read_call_bytes, epoch.samples * data.sample_bytes) for epoch in record.measured()]
+    ratios = summarise([called / delivered for called, delivered in read if called is not None and delivered])
+    if ratios is None or ratios.median < AMPLIFIED:
+        return None
+    return (
+        f"Read calls moved {ratios.median:.1f} times the bytes that were delivered: the store is read in pieces larger "
+        "than a sample. Smaller chunks make a shuffled epoch cheaper."
+    )
+
+
 def _cache(record: RunRecord) -> str | None:
     if record.status != "ok":
         return None
@@ -69,5 +84,6 @@ _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "worker-start": _worker_start,
     "short-epoch": _short,
     "unstable": _unstable,
+    "read-amplification": _amplification,
     "cache-not-controlled": _cache,
 }

@@ -112,7 +112,7 @@ METRICS: dict[str, Metric] = {
             "lower",
             _one(lambda r: None if r.memory.peak_pss_bytes is None else r.memory.peak_pss_bytes / 1e6),
         ),
-        Metric("pss_growth_mb", "RAM growth since opening", "MB", "lower", _one(_peak_growth)),
+        Metric("pss_growth_mb", "RAM growth from before opening", "MB", "lower", _one(_peak_growth)),
         Metric(
             "storage_read_mb",
             "read from storage",

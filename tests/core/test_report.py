@@ -90,7 +90,7 @@ def test_the_run_table_has_every_promised_figure_with_its_unit(record: RunRecord
         "opening": "ms",
         "CPU time": "s per epoch",
         "peak RAM (PSS)": "MB",
-        "RAM growth since opening": "MB",
+        "RAM growth from before opening": "MB",
         "read from storage": "MB per epoch",
         "read by system calls": "MB per epoch",
         "store": "MB",
@@ -144,6 +144,13 @@ def test_doubts_are_raised_when_there_is_reason(record: RunRecord) -> None:
     assert "unstable" in kinds(with_epochs(record, (10.0, 1.0), (15.0, 1.0)))
     assert "short-epoch" in kinds(with_epochs(record, (0.2, 0.1), (0.2, 0.1)))
     assert "no-repeats" in kinds(with_epochs(record, (10.0, 1.0)))
+    greedy = [
+        epoch.model_copy(update={"io": epoch.io.model_copy(update={"read_call_bytes": 5 * 1000 * 3072})})
+        for epoch in good.epochs
+    ]
+    (warning,) = checks.warnings_for(good.model_copy(update={"epochs": greedy}))[:1]
+    assert warning.kind == "read-amplification"
+    assert "5.0 times the bytes" in warning.message
     synthetic = good.model_copy(update={"data": good.data.model_copy(update={"origin": "synthetic"})})
     assert "synthetic-data" in kinds(synthetic)
 
