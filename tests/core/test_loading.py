@@ -1,5 +1,7 @@
 """The same batches in the same order, whatever loads them."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -103,8 +105,14 @@ def test_threads_read_ahead_but_no_further_than_two_batches_each() -> None:
     batches = loader.epoch(0)
     next(batches)
     next(batches)
+    most = 1 + 2 * loading.PREFETCH_BATCHES
+    deadline = time.monotonic() + 30
+    while len(begun) < most:
+        assert time.monotonic() < deadline, "the threads do not read ahead"
+        time.sleep(0.01)
+    time.sleep(0.2)  # enough for a read that should not be
     loader.close()
-    assert 2 < len(begun) <= 2 + 2 * loading.PREFETCH_BATCHES
+    assert len(begun) == most
 
 
 def test_closing_ends_worker_processes() -> None:
