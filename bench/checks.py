@@ -24,6 +24,17 @@ def _synthetic(record: RunRecord) -> str | None:
     return "The data is a synthetic stand-in: sizes and speed are like the real set's, accuracy means nothing."
 
 
+def _skipped(record: RunRecord) -> str | None:
+    if record.data is None or not record.data.skipped_count:
+        return None
+    files = f"{record.data.skipped_count} files" if record.data.skipped_count > 1 else "1 file"
+    first = record.data.skipped[0]
+    return (
+        f"{files} could not be decoded and {'were' if record.data.skipped_count > 1 else 'was'} left out, "
+        f"the first {first.file} ({first.reason}); the record lists all. Another machine may leave out others."
+    )
+
+
 def _lossy(record: RunRecord) -> str | None:
     if record.store is None or record.store.lossy is None:
         return None
@@ -79,6 +90,7 @@ def _cache(record: RunRecord) -> str | None:
 
 _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "synthetic-data": _synthetic,
+    "skipped-files": _skipped,
     "lossy-store": _lossy,
     "no-repeats": _no_repeats,
     "worker-start": _worker_start,

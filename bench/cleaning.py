@@ -1,7 +1,8 @@
-"""What can be removed from the cache: stores, leftovers of builds, downloads."""
+"""What can be removed from the cache: stores, decoded samples, leftovers of builds, downloads and what was unpacked."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,26 @@ def _matching(
 ) -> Iterator[Path]:
     for path in [*stores, *store.find_leftovers(data_dir)]:
         kept = path.name.removeprefix(store.BUILD_PREFIX)
-        if dataset in {None, path.parent.name} and (backend is None or kept.startswith(f"{backend}-")):
+        if dataset in {None, _dataset_of(path)} and (backend is None or kept.startswith(f"{backend}-")):
             yield path
+    if backend is None:
+        for path, name in store.find_sources(data_dir):
+            if dataset in {None, name} and ".part-" not in path.name:
+                yield path
     if downloads:
         for name in registry.datasets() if dataset is None else [dataset]:
             for archive in _downloads(name):
                 for path in (data_dir / "downloads" / archive, data_dir / "downloads" / f"{archive}.part"):
                     if path.is_file():
                         yield path
+            for path in sorted((data_dir / "raw").glob(f"{name}-*")):
+                if path.is_dir() and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}(\.part-[0-9]+)?", path.name):
+                    yield path
+
+
+def _dataset_of(path: Path) -> str:
+    """Return the data set of a store, of a build, or of an unfinished reading of raw data."""
+    return path.name.split(".part-")[0][:-17] if ".part-" in path.name else path.parent.name
 
 
 def _downloads(dataset: str) -> tuple[str, ...]:

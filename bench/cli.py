@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bench import __version__
 from bench.contracts.errors import BenchError
+from bench.flags import Backend, DataDir, Dataset, Limit, Options, Results, Source, SplitName, Yes, dataset_flags
 
 if TYPE_CHECKING:
     from bench.record import RunRecord
@@ -26,32 +27,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Backend = Annotated[str, typer.Option(help="Storage backend; see `bench list backends`.", show_default=False)]
-Dataset = Annotated[str, typer.Option(help="Data set; see `bench list datasets`.", show_default=False)]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="An option of the backend; repeatable. See `bench list backends NAME`."),
-]
-Source = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|official|local:PATH|synthetic",
-        help="Where the raw data comes from: auto finds or downloads it, or else goes on with a synthetic stand-in.",
-    ),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder for downloads and prepared stores: the disk that is measured. "
-        "Default: $BENCH_DATA, else the user's cache folder.",
-        show_default=False,
-    ),
-]
-Limit = Annotated[int | None, typer.Option(help="Use only the first N samples.", show_default=False)]
-SplitName = Annotated[str, typer.Option(help="Part of the data set.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Rebuild the store if it is damaged.")]
-Results = Annotated[Path, typer.Option(help="Folder of records.")]
 
 
 class RunFailedError(BenchError):
@@ -82,7 +57,10 @@ def _global(
 
 
 @app.command(epilog="Example:  bench run --backend zarr --dataset cifar10 --option chunk=64 --epochs 5")
+@dataset_flags
 def run(
+    *,
+    dataset_options: dict[str, Any],
     backend: Backend,
     dataset: Dataset,
     model: Annotated[str, typer.Option(help="Network to train, or none to measure loading alone.")] = "cnn",
@@ -117,6 +95,7 @@ def run(
     spec = make_spec(
         RunSpec,
         option or [],
+        dataset_options=dataset_options,
         dataset=dataset,
         source=source,
         split=split,
@@ -146,7 +125,10 @@ def run(
 
 
 @app.command(epilog="Example:  bench prepare --backend hdf5 --dataset cifar10 --option compression=gzip")
+@dataset_flags
 def prepare(
+    *,
+    dataset_options: dict[str, Any],
     backend: Backend,
     dataset: Dataset,
     option: Options = None,
@@ -162,21 +144,26 @@ def prepare(
     from bench.isolated import prepare as build
     from bench.spec import StoreSpec, make_spec
 
-    spec = make_spec(StoreSpec, option or [], dataset=dataset, source=source, split=split, limit=limit, backend=backend)
+    which = {"dataset": dataset, "source": source, "split": split, "limit": limit}
+    spec = make_spec(StoreSpec, option or [], dataset_options=dataset_options, backend=backend, **which)
     places = _places(data_dir)
     store = build(spec, places.data_dir, places.search, console.make_progress(), repair=yes, rebuild=rebuild)
     known = store.manifest
     growth_mb = (known.prepare_peak_rss_bytes - known.prepare_baseline_rss_bytes) / 1e6
+    decoding = console.decoding_text(known.decoding)
     loss = f", lossy (PSNR {known.lossy.psnr_db:.1f} dB)" if known.lossy else ""
     console.out(
         f"{backend}: {known.count:,} samples of {dataset} ({known.origin}), {known.size_bytes / 1e6:,.1f} MB in "
-        f"{known.file_count:,} files, written in {known.prepare_s:.2f} s (memory +{growth_mb:.0f} MB), "
+        f"{known.file_count:,} files, {decoding}, written in {known.prepare_s:.2f} s (memory +{growth_mb:.0f} MB), "
         f"verified in {known.verify_s:.2f} s{loss}\n{store.path}"
     )
 
 
 @app.command(epilog="Example:  bench verify --backend zarr --dataset cifar10")
+@dataset_flags
 def verify(
+    *,
+    dataset_options: dict[str, Any],
     backend: Backend,
     dataset: Dataset,
     option: Options = None,
@@ -191,7 +178,8 @@ def verify(
     from bench.spec import StoreSpec, make_spec
     from bench.store import damaged
 
-    spec = make_spec(StoreSpec, option or [], dataset=dataset, source=source, split=split, limit=limit, backend=backend)
+    which = {"dataset": dataset, "source": source, "split": split, "limit": limit}
+    spec = make_spec(StoreSpec, option or [], dataset_options=dataset_options, backend=backend, **which)
     places = _places(data_dir)
     store, result = check(spec, places.data_dir, places.search, console.make_progress())
     if result.problem is not None:
@@ -200,10 +188,41 @@ def verify(
     console.out(f"{backend}: {store.manifest.count:,} samples of {dataset} ({store.manifest.origin}): {proof}")
 
 
+@app.command(epilog="Example:  bench inspect folder:~/photos --size 224")
+@dataset_flags
+def inspect(
+    *,
+    dataset_options: dict[str, Any],
+    dataset: Annotated[str, typer.Argument(metavar="NAME|NAME:PATH", help="Data set.")],
+    source: Source = "auto",
+    data_dir: DataDir = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the picture goes. Default: inspect-NAME.png in the results folder.", show_default=False
+        ),
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Show what a data set holds, and draw some of its samples."""
+    from bench import console, inspection, isolated
+    from bench.report.content import content_tables
+    from bench.spec import DataSpec, make_spec
+
+    spec = make_spec(DataSpec, [], dataset=dataset, dataset_options=dataset_options, source=source)
+    places = _places(data_dir)
+    target = sheet or results / f"inspect-{spec.dataset_label}.png"
+    found = isolated.call(inspection.inspect, (spec, places.data_dir, places.search, target), console.make_progress())
+    for table in content_tables(found):
+        console.print_table(table)
+    if found.sheet is not None:
+        console.out(f"Samples of {found.sheet_split} drawn in {found.sheet}")
+
+
 @app.command("list", epilog="Example:  bench list backends zarr")
 def list_(
     what: Annotated[Literal["backends", "datasets", "models", "runs"], typer.Argument(help="What to list.")],
-    name: Annotated[str | None, typer.Argument(help="With backends: show the options of one.")] = None,
+    name: Annotated[str | None, typer.Argument(help="With backends or datasets: show the options of one.")] = None,
     data_dir: DataDir = None,
     results: Results = Path("results"),
 ) -> None:
@@ -213,7 +232,8 @@ def list_(
     if what == "backends":
         console.print_table(listing.backends() if name is None else listing.backend_options(name))
     elif what == "datasets":
-        console.print_table(listing.datasets(_places(data_dir).search))
+        places = _places(data_dir)
+        console.print_table(listing.datasets(places.search) if name is None else listing.dataset_options(name))
     elif what == "models":
         console.print_table(listing.models())
     else:
@@ -317,6 +337,5 @@ def _places(data_dir: Path | None) -> Places:
 def _require_ok(record: RunRecord, trace: str | None) -> None:
     if record.error is not None:
         code = INTERRUPTED if record.status == "interrupted" else 1
-        raise RunFailedError(
-            f"{record.status} while in phase {record.error.phase}: {record.error.message}", code, trace
-        )
+        text = f"{record.status} while in phase {record.error.phase}: {record.error.message}"
+        raise RunFailedError(text, code, trace)

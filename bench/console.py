@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from bench.content import Decoding
 from bench.record import EpochInfo, RunRecord
 from bench.report import render
 from bench.report.tables import Table, run_table
@@ -63,6 +64,15 @@ def epoch_line(info: EpochInfo) -> str:
     return f"epoch {info.epoch}{kind}: {info.epoch_s:.2f} s, waited {info.stall_fraction:.0%} for data{learnt}"
 
 
+def decoding_text(decoding: Decoding) -> str:
+    """Return what reading the raw data took, in a few words."""
+    growth = ""
+    if decoding.peak_pss_bytes is not None and decoding.baseline_pss_bytes is not None:
+        growth = f" (memory +{(decoding.peak_pss_bytes - decoding.baseline_pss_bytes) / 1e6:.0f} MB)"
+    skipped = f", {len(decoding.skipped)} files left out" if decoding.skipped else ""
+    return f"decoded in {decoding.decode_s:.2f} s{growth}{skipped}"
+
+
 class PlainProgress:
     """A line when something begins and ends, and every few seconds in between."""
 
@@ -88,7 +98,9 @@ class PlainProgress:
         if now - self._told >= PLAIN_LINE_EVERY_S:
             self._told = now
             rate = self._done / (now - self._started)
-            say(f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s")
+            left_s = max(0.0, self._total - self._done) / rate if rate else 0.0
+            done = f"{self._done:,} of {self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s"
+            say(f"{self._label}: {done}, about {left_s:.0f} s left")
 
     def finish(self) -> None:
         """Print what the task took."""

@@ -64,17 +64,21 @@ def prepare(
 ) -> Store:
     """See :func:`bench.prepare.prepare`."""
     options = {"repair": repair, "rebuild": rebuild}
-    return _call(preparing.prepare, (spec, data_dir, search), options, data_dir, progress)
+    return call(preparing.prepare, (spec, data_dir, search), progress, **options)
 
 
 def verify(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> tuple[Store, Verification]:
     """See :func:`bench.prepare.verify`."""
-    return _call(preparing.verify, (spec, data_dir, search), {}, data_dir, progress)
+    return call(preparing.verify, (spec, data_dir, search), progress)
 
 
-def _call(
-    function: Callable[..., T], args: tuple[Any, ...], options: dict[str, Any], data_dir: Path, progress: Progress
-) -> T:
+def call(function: Callable[..., T], args: tuple[Any, ...], progress: Progress, **options: Any) -> T:
+    """Return ``function(*args, progress, **options)``, called in a process of its own.
+
+    The first arguments are a spec and the data folder. Raises what ``function`` raises where it
+    is a BenchError, StoreError when the process dies, and UnexpectedError for the rest.
+    """
+    spec, data_dir = args[:2]
     child = Child(_work, function, args, options)
     try:
         with child:
@@ -91,7 +95,7 @@ def _call(
         raise ChildDiedError("its end, without a result")
     except ChildDiedError as death:
         raise StoreError(
-            f"The process that works on {args[0].dataset} as {args[0].backend} ended by {death}. "
+            f"The process that works on {spec.dataset} ended by {death}. "
             "Check the raw data and the memory of this machine."
         ) from death
     finally:

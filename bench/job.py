@@ -18,3 +18,5 @@ class Job:
     shape: tuple[int, ...]
     dtype: str
     classes: int
+    scale: tuple[float, float] | None
+    """Mean and standard deviation of the values, for samples that are not bytes."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from bench import registry, results
 from bench.contracts.errors import BenchError
-from bench.contracts.source import DataSource
+from bench.contracts.options import Options
+from bench.contracts.source import Archived, DataSource
 from bench.record import RecordError
 from bench.registry import Entry
 from bench.report.tables import Table, runs_table
@@ -31,12 +32,21 @@ def backends() -> Table:
 
 def backend_options(name: str) -> Table:
     """Return the options of one backend with default and meaning."""
-    cls = registry.backend_class(name)
+    return _options(name, registry.backend_class(name).options_type, as_flags=False)
+
+
+def dataset_options(name: str) -> Table:
+    """Return the options of one data set, as flags, with default and meaning."""
+    return _options(name, registry.dataset_class(name).options_type, as_flags=True)
+
+
+def _options(name: str, options: type[Options], *, as_flags: bool) -> Table:
     rows = []
-    schema = cls.options_type.model_json_schema()["properties"]
-    for key, field in cls.options_type.model_fields.items():
+    schema = options.model_json_schema().get("properties", {})
+    for key, field in options.model_fields.items():
         default = "none" if field.default is None else str(field.default)
-        rows.append([key, _values(schema[key]), default, field.description or ""])
+        shown = f"--{key.replace('_', '-')}" if as_flags else key
+        rows.append([shown, _values(schema[key]), default, field.description or ""])
     return Table(f"Options of {name}", ["option", "values", "default", "meaning"], rows, text_columns=4)
 
 
@@ -51,7 +61,8 @@ def datasets(search: Iterable[Path]) -> Table:
             except BenchError as error:
                 usable = f"no: {error}"
         rows.append([name, entry.summary, _needs(entry), usable, found])
-    notes = [f"Looked for raw data in {', '.join(map(str, search))}."]
+    notes = ["`bench list datasets NAME` explains the options of one."]
+    notes += [f"Looked for raw data in {', '.join(map(str, search))}."]
     return Table("Data sets", ["name", "what", "needs", "usable here", "raw data"], rows, notes, text_columns=5)
 
 
@@ -78,10 +89,12 @@ def _usable(entry: Entry) -> str:
 
 
 def _found(cls: type[DataSource], search: Iterable[Path]) -> str:
+    if cls.takes_path:
+        return f"your own: {cls.name}:PATH"
     for folder in search:
         try:
-            if cls().locate(folder, official_only=False) is not None:
-                return f"in {folder}"
+            if (found := cls().locate(folder, official_only=False)) is not None:
+                return f"in {folder}" + (", packed" if isinstance(found, Archived) else "")
         except BenchError as error:
             return f"damaged: {error}"
     return "not here: downloaded when needed, else synthetic"

@@ -129,6 +129,13 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("store_mb", "store", "MB", "lower", _one(lambda r: r.store.size_bytes / 1e6 if r.store else None)),
         Metric("files", "files", "files", "lower", _one(lambda r: r.store.file_count if r.store else None), 0),
+        Metric(
+            "decode_s",
+            "decoding, once for all formats",
+            "s",
+            "neither",
+            _one(lambda r: r.data.decode_s if r.data else None),
+        ),
         Metric("prepare_s", "preparation", "s", "lower", _one(lambda r: r.store.prepare_s if r.store else None)),
         Metric(
             "accuracy",

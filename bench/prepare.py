@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from bench import digest, store
 from bench.contracts.backend import Backend
@@ -25,7 +24,7 @@ from bench.contracts.source import DataSource, Progress, SampleBlock
 from bench.measure import memory
 from bench.spec import StoreSpec, content_hash
 from bench.store import Store, StoreError
-from bench.truth import Truth, samples_of, truth_of
+from bench.truth import Truth, read, truth_of
 from bench.verification import Verification, read_back
 
 
@@ -53,13 +52,14 @@ def prepare(
     """
     with disk_errors(data_dir):
         backend = spec.open_backend()
-        source, truth = _truth(spec, data_dir, search, progress)
+        source = _prepared(spec, data_dir, search, progress)
+        truth = truth_of(source, spec, data_dir, progress)
         reason = backend.unsupported(truth.schema)
         if reason is not None:
             raise UnsupportedError(f"{backend.name} cannot hold {spec.dataset}: {reason}")
         path = _path(spec, data_dir, backend, truth)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path, progress):
+        with store.locked(path, f"preparing {path.name}", progress):
             for leftover in path.parent.glob(f"{store.BUILD_PREFIX}{path.name}*"):
                 shutil.rmtree(leftover)
             if path.exists():
@@ -75,7 +75,8 @@ def verify(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: 
     """Read a whole store and compare it with its source. Raises StoreError when there is none."""
     with disk_errors(data_dir):
         backend = spec.open_backend()
-        source, truth = _truth(spec, data_dir, search, progress, fresh=True)
+        source = _prepared(spec, data_dir, search, progress)
+        truth = read(source, spec, progress)
         path = _path(spec, data_dir, backend, truth)
         found = store.load_store(path)
         if found is None:
@@ -86,23 +87,21 @@ def verify(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: 
         _require_same(found, truth)
         lossy = backend.capabilities.lossy
         expected = found.hashes() if lossy else truth.hashes
-        originals = samples_of(source, truth.schema) if lossy else None
+        originals = truth.samples(source) if lossy else None
         return found, read_back(backend, found.root, truth.schema, expected, originals, progress)
 
 
-def _truth(
-    spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress, *, fresh: bool = False
-) -> tuple[DataSource, Truth]:
+def _prepared(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> DataSource:
     source = spec.open_source(search)
     source.prepare(data_dir, progress)
-    return source, truth_of(source, spec, data_dir, progress, fresh=fresh)
+    return source
 
 
 def _path(spec: StoreSpec, data_dir: Path, backend: Backend[Any], truth: Truth) -> Path:
-    identity = [spec.dataset, spec.split, truth.schema.origin, truth.digest, backend.name]
+    data = [spec.dataset_name, spec.dataset_options, spec.split, truth.schema.origin, truth.digest]
     versions = [backend.format_version, store.FORMAT_VERSION]
-    key = content_hash([*identity, _written_options(spec, backend), *versions])
-    return store.store_path(data_dir, spec.dataset, backend.name, key)
+    key = content_hash([*data, backend.name, _written_options(spec, backend), *versions])
+    return store.store_path(data_dir, spec.dataset_name, backend.name, key)
 
 
 def _written_options(spec: StoreSpec, backend: Backend[Any]) -> dict[str, Any]:
@@ -156,14 +155,14 @@ def _build(
         baseline_bytes = memory.current_rss_bytes()
         memory.reset_peak_rss()
         started = time.perf_counter()
-        backend.write(_watched(samples_of(source, schema), progress), schema, root)
+        backend.write(_watched(truth.samples(source), progress), schema, root)
         store.sync_tree(root)
         prepare_s = time.perf_counter() - started
         peak_bytes = memory.peak_rss_bytes()
         progress.finish()
         lossy = backend.capabilities.lossy
         expected = None if lossy else truth.hashes
-        originals = samples_of(source, schema) if lossy else None
+        originals = truth.samples(source) if lossy else None
         result = read_back(backend, root, schema, expected, originals, progress)
         if result.problem is not None:
             raise StoreError(
@@ -174,7 +173,7 @@ def _build(
         np.save(building / "hashes.npy", result.hashes)
         manifest = store.Manifest(
             key=path.name.removeprefix(f"{backend.name}-"),
-            dataset=spec.dataset,
+            dataset=spec.dataset_name,
             split=schema.split,
             count=schema.count,
             shape=schema.shape,
@@ -193,6 +192,8 @@ def _build(
             verify_s=result.read_s,
             prepare_peak_rss_bytes=peak_bytes,
             prepare_baseline_rss_bytes=baseline_bytes,
+            content=truth.content,
+            decoding=truth.decoding,
             lossy=store.LossInfo(psnr_db=result.psnr_db) if result.psnr_db is not None else None,
         )
         store.sync_file(building / "hashes.npy")
@@ -209,20 +210,6 @@ def _watched(blocks: Iterable[SampleBlock], progress: Progress) -> Iterator[Samp
     for block in blocks:
         yield block
         progress.advance(len(block.y))
-
-
-@contextmanager
-def _lock(path: Path, progress: Progress) -> Iterator[None]:
-    lock = FileLock(store.lock_path(path))
-    try:
-        lock.acquire(timeout=0.2)
-    except Timeout:
-        progress.note(f"Waiting: another process is preparing {path.name}.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

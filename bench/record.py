@@ -62,8 +62,19 @@ _ITEM_BYTES = {
 }
 
 
+class Skipped(_Part):
+    """A file of the raw data that could not be decoded and was left out on request."""
+
+    file: str
+    reason: str
+
+
 class DataInfo(_Part):
-    """The data that was delivered. ``checked_samples`` were compared with their hashes after the epochs."""
+    """The data that was delivered.
+
+    ``checked_samples`` were compared with their hashes after the epochs. ``decode_…`` is what
+    reading and decoding the raw data took, once for all backends and workers included.
+    """
 
     name: str
     split: Split
@@ -74,6 +85,11 @@ class DataInfo(_Part):
     origin: Origin
     digest: str
     checked_samples: int | None = None
+    decode_s: float | None = None
+    decode_peak_pss_bytes: int | None = None
+    decode_baseline_pss_bytes: int | None = None
+    skipped_count: int = 0
+    skipped: list[Skipped] = []
 
     @field_validator("dtype")
     @classmethod

@@ -34,7 +34,7 @@ def run_name(record: RunRecord) -> str:
     spec = record.spec
     stamp = record.started_at[:19].replace("-", "").replace(":", "").replace("T", "-")
     synthetic = ["synthetic"] if record.data is not None and record.data.origin == "synthetic" else []
-    return "-".join([stamp, spec.dataset, *synthetic, spec.backend, spec.model, record.spec_id[:6]])
+    return "-".join([stamp, spec.dataset_label, *synthetic, spec.backend, spec.model, record.spec_id[:6]])
 
 
 def write(record: RunRecord, folder: Path) -> Path:

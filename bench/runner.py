@@ -27,15 +27,20 @@ from bench.record import (
     MemoryInfo,
     Phase,
     RunRecord,
+    Skipped,
     Status,
     StoreInfo,
 )
-from bench.spec import RunSpec
+from bench.spec import NO_MODEL, RunSpec
 from bench.store import Store
 
 
 class BatchTooLargeError(BenchError):
     """More samples in a batch than in the data set."""
+
+
+class SampleShapeError(BenchError):
+    """Samples that are no images, for a model that needs images."""
 
 
 class RunProgress(Progress, Protocol):
@@ -93,6 +98,7 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, *, repair: bool = 
         _require_workers(spec)
         found.store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=repair)
         _require_batch(spec, found.store)
+        _require_image(spec, found.store)
         found.phase = "start"
         _measure(spec, found.store, found, progress)
     except UnsupportedError as error:
@@ -126,6 +132,15 @@ def _require_batch(spec: RunSpec, store: Store) -> None:
     if spec.batch_size > count:
         raise BatchTooLargeError(
             f"--batch-size {spec.batch_size} is larger than the data: {spec.dataset} {spec.split} has {count} samples."
+        )
+
+
+def _require_image(spec: RunSpec, store: Store) -> None:
+    shape = store.manifest.shape
+    if spec.model != NO_MODEL and (len(shape) != 3 or 0 in shape):
+        raise SampleShapeError(
+            f"{spec.model} takes samples of (channels, height, width), but those of {spec.dataset} have the shape "
+            f"{shape}. Use --model none to measure loading alone."
         )
 
 
@@ -170,8 +185,10 @@ def _trial(link: Link, job: Job, samples_done: Any) -> None:
 
 
 def _job(spec: RunSpec, store: Store) -> Job:
-    manifest = store.manifest
-    return Job(spec, store.root, store.path / "hashes.npy", manifest.shape, manifest.dtype, len(manifest.classes))
+    known = store.manifest
+    mean, std = known.content.mean, known.content.std
+    scale = None if mean is None or std is None else (mean, std)
+    return Job(spec, store.root, store.hashes_path, known.shape, known.dtype, len(known.classes), scale)
 
 
 def _failed(found: _Findings, failure: Failure) -> None:
@@ -228,7 +245,7 @@ def _record(spec: RunSpec, started_at: str, found: _Findings) -> RunRecord:
 
 def _data_info(found: _Findings) -> DataInfo:
     assert found.store is not None  # noqa: S101  # checked by the caller
-    manifest = found.store.manifest
+    manifest, decoding = found.store.manifest, found.store.manifest.decoding
     return DataInfo(
         name=manifest.dataset,
         split=manifest.split,
@@ -239,6 +256,11 @@ def _data_info(found: _Findings) -> DataInfo:
         origin=manifest.origin,
         digest=manifest.source_digest,
         checked_samples=found.checked_samples,
+        decode_s=decoding.decode_s,
+        decode_peak_pss_bytes=decoding.peak_pss_bytes,
+        decode_baseline_pss_bytes=decoding.baseline_pss_bytes,
+        skipped_count=len(decoding.skipped),
+        skipped=[Skipped(file=skipped.file, reason=skipped.reason) for skipped in decoding.skipped],
     )
 
 

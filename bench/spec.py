@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -11,8 +12,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench import registry
-from bench.contracts.backend import Backend, Options
+from bench.contracts.backend import Backend
 from bench.contracts.errors import BenchError
+from bench.contracts.options import Options
 from bench.contracts.source import DataSource, SourceRequest, Split
 
 NO_MODEL = "none"
@@ -22,17 +24,16 @@ class SpecError(BenchError):
     """A flag or option that does not make sense."""
 
 
-class StoreSpec(BaseModel):
-    """Which data, prepared how. ``options`` holds every option of the backend, defaults included."""
+class DataSpec(BaseModel):
+    """Which data: ``dataset`` is ``NAME`` or ``NAME:PATH``, ``dataset_options`` has every option, defaults included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str
+    dataset_options: dict[str, Any] = Field(default_factory=dict)
     source: str = "auto"
     split: Split = "train"
     limit: int | None = Field(None, ge=1)
-    backend: str
-    options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("source")
     @classmethod
@@ -41,13 +42,34 @@ class StoreSpec(BaseModel):
             return value
         raise ValueError("must be auto, official, synthetic or local:PATH")
 
+    @property
+    def dataset_name(self) -> str:
+        """The registered name, without a path."""
+        return self.dataset.partition(":")[0]
+
+    @property
+    def dataset_label(self) -> str:
+        """The name, with the last part of the path where there is one: fit for a file name."""
+        name, _, path = self.dataset.partition(":")
+        last = re.sub(r"[^A-Za-z0-9_.]+", "_", Path(path).expanduser().absolute().name).strip("._") if path else ""
+        return f"{name}-{last}" if last else name
+
     def open_source(self, search: Iterable[Path]) -> DataSource:
         """Return the data set, not yet prepared, looking for raw data in ``search``."""
-        if self.source.startswith("local:"):
-            request = SourceRequest("local", Path(self.source.removeprefix("local:")).expanduser())
+        cls = registry.dataset_class(self.dataset_name)
+        local = self.dataset.partition(":")[2] or self.source.partition(":")[2]
+        if local:
+            request = SourceRequest("local", Path(local).expanduser())
         else:
             request = SourceRequest(self.source, None, tuple(search))  # type: ignore[arg-type]  # checked above
-        return registry.dataset_class(self.dataset)(request)
+        return cls(request, cls.options_type.model_validate(self.dataset_options))
+
+
+class StoreSpec(DataSpec):
+    """Which data, prepared how. ``options`` holds every option of the backend, defaults included."""
+
+    backend: str
+    options: dict[str, Any] = Field(default_factory=dict)
 
     def open_backend(self) -> Backend[Any]:
         """Return the backend with its options."""
@@ -87,10 +109,12 @@ class RunSpec(StoreSpec):
     @property
     def spec_id(self) -> str:
         """Hash of all fields, 16 hex digits."""
-        return content_hash(self.model_dump())
+        # A data set without options has the identity it had before there were any.
+        left_out = set() if self.dataset_options else {"dataset_options"}
+        return content_hash(self.model_dump(exclude=left_out))
 
 
-SpecT = TypeVar("SpecT", bound=StoreSpec)
+SpecT = TypeVar("SpecT", bound=DataSpec)
 
 
 def content_hash(value: Any) -> str:
@@ -99,16 +123,24 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def make_spec(kind: type[SpecT], options: Iterable[str], **fields: Any) -> SpecT:
-    """Build a spec from flags; raises SpecError (or UnknownNameError) naming the flag at fault."""
-    cls = registry.backend_class(fields["backend"])
-    dataset = registry.dataset_class(fields["dataset"])
+def make_spec(
+    kind: type[SpecT], options: Iterable[str], *, dataset_options: Mapping[str, Any] | None = None, **fields: Any
+) -> SpecT:
+    """Build a spec from flags; raises SpecError (or UnknownNameError) naming the flag at fault.
+
+    ``options`` are ``KEY=VALUE`` pairs for the backend, ``dataset_options`` values for the data set.
+    """
+    if "backend" in fields:
+        fields["options"] = parse_options(registry.backend_class(fields["backend"]), options).model_dump(mode="json")
+    name, sign, path = fields["dataset"].partition(":")
+    dataset = registry.dataset_class(name)
+    _require_place(dataset, path, named=bool(sign), source=fields.get("source", "auto"))
     model = fields.get("model", NO_MODEL)
     if model != NO_MODEL:
         registry.require_model(model)
-    parsed = parse_options(cls, options)
+    chosen = _dataset_options(dataset, dataset_options or {})
     try:
-        spec = kind(options=parsed.model_dump(mode="json"), **fields)
+        spec = kind(dataset_options=chosen.model_dump(mode="json"), **fields)
     except ValidationError as error:
         raise SpecError(_flag_message(error)) from error
     if spec.split not in dataset.splits:
@@ -116,20 +148,53 @@ def make_spec(kind: type[SpecT], options: Iterable[str], **fields: Any) -> SpecT
     return spec
 
 
+def _require_place(dataset: type[DataSource], path: str, *, named: bool, source: str) -> None:
+    name = dataset.name
+    if dataset.takes_path and not path:
+        raise SpecError(f"--dataset {name} needs to know where: {name}:PATH.")
+    if dataset.takes_path and source != "auto":
+        raise SpecError(f"--source {source} does not go with {name}:PATH, which names its own place. Leave it out.")
+    if named and not dataset.takes_path:
+        raise SpecError(f"--dataset {name}:{path}: {name} takes no path. Use --source local:PATH.")
+
+
+def _dataset_options(dataset: type[DataSource], values: Mapping[str, Any]) -> Options:
+    fields = dataset.options_type.model_fields
+    has = f"It has: {', '.join(map(_flag, fields))}." if fields else "It has no options."
+    for key in values:
+        if key not in fields:
+            raise SpecError(f"{dataset.name} has no {_flag(key)}. {has}")
+    try:
+        return dataset.options_type.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise SpecError(f"{dataset.name}: {_plain(first['msg'])}.") from error
+        key = str(first["loc"][0])
+        raise SpecError(f"{_flag(key)} {first['input']}: {_plain(first['msg'])} ({dataset.name}).") from error
+
+
 def parse_options(cls: type[Backend[Any]], pairs: Iterable[str]) -> Options:
     """Turn ``KEY=VALUE`` pairs into a backend's options; raises SpecError naming the pair at fault."""
-    values: dict[str, str] = {}
     fields = cls.options_type.model_fields
+    values = split_pairs("--option", pairs, f"{cls.name} has: {', '.join(fields)}.")
+    for key in values:
+        if key not in fields:
+            raise SpecError(registry.unknown(f"{cls.name} option", key, fields))
+    return validated_options(cls, values)
+
+
+def split_pairs(flag: str, pairs: Iterable[str], advice: str) -> dict[str, str]:
+    """Split ``KEY=VALUE`` texts; raises SpecError for one that is none, or that comes twice."""
+    values: dict[str, str] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise SpecError(f"--option {pair!r} is not KEY=VALUE. {cls.name} has: {', '.join(fields)}.")
-        if key not in fields:
-            raise SpecError(registry.unknown(f"{cls.name} option", key, fields))
+            raise SpecError(f"{flag} {pair!r} is not KEY=VALUE. {advice}")
         if key in values:
-            raise SpecError(f"--option {key} is given twice.")
+            raise SpecError(f"{flag} {key} is given twice.")
         values[key] = value
-    return validated_options(cls, values)
+    return values
 
 
 def validated_options(cls: type[Backend[Any]], values: Mapping[str, Any]) -> Options:
@@ -149,8 +214,11 @@ def _flag_message(error: ValidationError) -> str:
     first = error.errors()[0]
     if not first["loc"]:
         return f"{_plain(first['msg'])}."
-    flag = str(first["loc"][0]).replace("_", "-")
-    return f"--{flag} {str(first['input'])!r}: {_plain(first['msg'])}."
+    return f"{_flag(str(first['loc'][0]))} {str(first['input'])!r}: {_plain(first['msg'])}."
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
 
 
 def _plain(message: str) -> str:

@@ -12,24 +12,28 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bench.content import Content, Decoding
 from bench.contracts.errors import BenchError
-from bench.contracts.source import Origin, Split
+from bench.contracts.source import Origin, Progress, Split
 from bench.digest import Hashes, split_digest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the layout of the store folder or the meaning of the manifest changes."""
 
 BUILD_PREFIX = ".building-"
 _STORE_NAME = re.compile(r"[^/.][^/]*-[0-9a-f]{16}")
 _LEFTOVER_NAME = re.compile(re.escape(BUILD_PREFIX) + _STORE_NAME.pattern + r"(\.removed)?-[0-9]+")
+_SOURCE_NAME = re.compile(r"([^/.][^/]*)-[0-9a-f]{16}(\.part-[0-9]+)?")
 
 
 class StoreError(BenchError):
@@ -69,6 +73,8 @@ class Manifest(BaseModel):
     verify_s: float
     prepare_peak_rss_bytes: int
     prepare_baseline_rss_bytes: int
+    content: Content
+    decoding: Decoding
     lossy: LossInfo | None = None
 
 
@@ -137,6 +143,26 @@ def stores_folder(data_dir: Path) -> Path:
     return data_dir / "stores"
 
 
+def sources_folder(data_dir: Path) -> Path:
+    """Return the folder of what is known of raw data, decoded samples included."""
+    return data_dir / "sources"
+
+
+@contextmanager
+def locked(path: Path, work: str, progress: Progress) -> Iterator[None]:
+    """Keep other processes from building or removing ``path``; says so when it has to wait for one."""
+    lock = FileLock(lock_path(path))
+    try:
+        lock.acquire(timeout=0.2)
+    except Timeout:
+        progress.note(f"Waiting: another process is {work}.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def store_path(data_dir: Path, dataset: str, backend: str, key: str) -> Path:
     """Return where the store of this key lies, or would lie."""
     return stores_folder(data_dir) / dataset / f"{backend}-{key}"
@@ -181,12 +207,19 @@ def find_stores(data_dir: Path) -> Iterator[tuple[Path, Store | None]]:
 def find_leftovers(data_dir: Path) -> list[Path]:
     """Return folders of builds that never finished, also of builds that are still running."""
     found = stores_folder(data_dir).glob(f"*/{BUILD_PREFIX}*")
-    return sorted(path for path in found if path.is_dir() and _LEFTOVER_NAME.fullmatch(path.name))
+    builds = [path for path in found if path.is_dir() and _LEFTOVER_NAME.fullmatch(path.name)]
+    return sorted([*builds, *(path for path, _ in find_sources(data_dir) if ".part-" in path.name)])
+
+
+def find_sources(data_dir: Path) -> list[tuple[Path, str]]:
+    """Return the folders of what is known of raw data, unfinished ones too, each with the name of its data set."""
+    found = [(path, _SOURCE_NAME.fullmatch(path.name)) for path in sorted(sources_folder(data_dir).glob("*"))]
+    return [(path, match[1]) for path, match in found if match is not None and path.is_dir()]
 
 
 def lock_path(path: Path) -> Path:
     """Return the lock file that guards a store, also for a folder in which it is being built or removed."""
-    name = re.match(_STORE_NAME.pattern, path.name.removeprefix(BUILD_PREFIX))
+    name = _STORE_NAME.match(path.name.removeprefix(BUILD_PREFIX))
     return path.with_name(f".{name.group() if name else path.name}.lock")
 
 
@@ -226,9 +259,12 @@ def sync_file(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a store, or whatever else has its name, so that no moment shows a partial one under it."""
-    if path.name.startswith(BUILD_PREFIX):
+    """Remove a store or another folder of the cache, so that no moment shows a partial one under its name."""
+    if path.name.startswith(BUILD_PREFIX) or ".part-" in path.name:
         doomed = path
+    elif path.parent.parent.name != "stores":
+        doomed = path.with_name(f"{path.name}.part-{os.getpid()}")
+        path.replace(doomed)
     else:
         doomed = path.with_name(f"{BUILD_PREFIX}{path.name}.removed-{os.getpid()}")
         path.replace(doomed)

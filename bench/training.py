@@ -34,10 +34,13 @@ class EpochResult:
 class Trainer:
     """SGD with momentum and cross-entropy; a model that is None measures loading alone."""
 
-    def __init__(self, model: nn.Module | None, device: torch.device, *, amp: bool) -> None:
+    def __init__(
+        self, model: nn.Module | None, device: torch.device, *, amp: bool, scale: tuple[float, float] | None = None
+    ) -> None:
         self._model = model
         self._device = device
         self._amp = amp
+        self._scale = scale
         if model is not None:
             model.to(device).train()
             self._optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
@@ -49,7 +52,7 @@ class Trainer:
             return None
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._amp):
-            scores = self._model(normalised(x))
+            scores = self._model(normalised(x, self._scale))
             loss = self._criterion(scores, y)
         loss.backward()
         self._optimizer.step()
@@ -82,10 +85,19 @@ class Trainer:
         return EpochResult(phases, samples, batch_loss, loss, int(torch.stack(right).sum()) / samples)
 
 
-def normalised(x: Tensor) -> Tensor:
-    """Return samples as float32 on their device; bytes 0…255 become -1…1, other types keep their values."""
-    values = x.float()
-    return values.sub_(127.5).div_(127.5) if x.dtype == torch.uint8 else values
+def normalised(x: Tensor, scale: tuple[float, float] | None) -> Tensor:
+    """Return samples as float32 on their device.
+
+    Bytes 0…255 become -1…1; other values are standardised by ``scale``, the mean and standard
+    deviation of the data set, where it is given.
+    """
+    if x.dtype == torch.uint8:
+        return x.float().sub_(127.5).div_(127.5)
+    if scale is None:
+        return x.float()
+    mean, std = scale
+    # Not in place: what is float32 already is the batch itself, which belongs to the loader.
+    return x.float().sub(mean).div_(std or 1.0)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -54,7 +54,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
         torch.cuda.set_device(device)
     _seed(spec)
     model = None if spec.model == NO_MODEL else model_builder(spec.model)(job.shape, job.classes)
-    trainer = Trainer(model, device, amp=spec.amp)
+    trainer = Trainer(model, device, amp=spec.amp, scale=job.scale)
     backend = spec.open_backend()
     link.tell("device", str(device))
     link.tell("environment", _environment(job, device))

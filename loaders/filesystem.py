@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.contracts.backend import Backend, Capabilities, Options, require_empty
+from bench.contracts.backend import Backend, Capabilities, require_empty
+from bench.contracts.options import Options
 from bench.contracts.reader import BatchReader, Indices, NaiveReader, PerProcess, Reader
 from bench.contracts.source import SampleBlock, Schema
 
@@ -31,9 +32,10 @@ _SUFFIX = {"png": "png", "npy": "npy", "jpeg": "jpg"}
 class FilesystemOptions(Options):
     """Options of the filesystem backend."""
 
-    format: Literal["png", "npy", "jpeg"] = Field(
-        "png",
-        description="png: lossless images; npy: raw arrays of any kind; jpeg: lossy images, colour not subsampled",
+    format: Literal["auto", "png", "npy", "jpeg"] = Field(
+        "auto",
+        description="png: lossless images; npy: raw arrays of any kind; jpeg: lossy images, colour not subsampled; "
+        "auto: png where samples are images of bytes, else npy",
     )
     quality: int | None = Field(None, ge=1, le=100, description="JPEG quality; only for format=jpeg, 95 if not given")
     reader: Literal["library", "naive"] = Field(
@@ -81,10 +83,15 @@ class FilesystemBackend(Backend[FilesystemOptions]):
         """See Backend.capabilities."""
         return Capabilities(lossy=self.options.format == "jpeg")
 
+    def resolved(self, schema: Schema) -> FilesystemOptions:
+        """See Backend.resolved."""
+        if self.options.format != "auto":
+            return self.options
+        return self.options.model_copy(update={"format": "png" if _holds_images(schema) else "npy"})
+
     def unsupported(self, schema: Schema) -> str | None:
         """See Backend.unsupported."""
-        channels = schema.shape[0] if len(schema.shape) == 3 else 0
-        if self.options.format == "npy" or (schema.dtype == "uint8" and channels in (1, 3)):
+        if self.options.format in {"auto", "npy"} or _holds_images(schema):
             return None
         return (
             f"format={self.options.format} holds uint8 images of 1 or 3 channels, "
@@ -94,7 +101,10 @@ class FilesystemBackend(Backend[FilesystemOptions]):
     def write(self, samples: Iterable[SampleBlock], schema: Schema, root: Path) -> None:
         """See Backend.write."""
         require_empty(root)
-        layout = _Layout(format=self.options.format, count=schema.count, shape=schema.shape, dtype=schema.dtype)
+        files = self.resolved(schema).format
+        layout = _Layout.model_validate(
+            {"format": files, "count": schema.count, "shape": schema.shape, "dtype": schema.dtype}
+        )
         codec = layout.codec(self.options.quality or 95)
         labels = np.empty(schema.count, np.int64)
         threads = max(2, min(8, len(os.sched_getaffinity(0))))
@@ -128,12 +138,16 @@ class FilesystemBackend(Backend[FilesystemOptions]):
             layout = _Layout.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise damaged(path, error) from error
-        if layout.format != self.options.format:
+        if self.options.format not in {"auto", layout.format}:
             raise damaged(path, f"holds {layout.format} files where format={self.options.format} was asked for")
         labels = npy.read_layout(root / "labels.npy")
         if labels.shape != (layout.count,) or labels.dtype != np.int64:
             raise damaged(root / "labels.npy", f"{labels.shape[:1]} labels for {layout.count} samples")
         return (_Naive if self.options.reader == "naive" else _Library)(root, layout)
+
+
+def _holds_images(schema: Schema) -> bool:
+    return schema.dtype == "uint8" and len(schema.shape) == 3 and schema.shape[0] in (1, 3) and 0 not in schema.shape
 
 
 class _Files:

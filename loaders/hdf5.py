@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from bench.contracts.backend import Backend, BackendError, Options, require_empty
+from bench.contracts.backend import Backend, BackendError, require_empty
+from bench.contracts.options import Options
 from bench.contracts.reader import BatchReader, Indices, NaiveReader, PerProcess, Reader
 from bench.contracts.source import SampleBlock, Schema, reblocked
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from bench.contracts.backend import Backend, Options, require_empty
+from bench.contracts.backend import Backend, require_empty
+from bench.contracts.options import Options
 from bench.contracts.reader import BatchReader, Indices, NaiveReader, PerProcess, Reader
 from bench.contracts.source import SampleBlock, Schema, reblocked
 

@@ -19,14 +19,23 @@ CODE = [path for folder in ("bench", "loaders", "datasets") for path in sorted((
 # From the bottom to the top; a module imports only from rows below its own. Names are prefixes.
 LAYERS = [
     ["bench.contracts"],
-    ["bench.child", "bench.registry", "bench.models", "bench.digest", "bench.stats"],
+    [
+        "bench.child",
+        "bench.registry",
+        "bench.models",
+        "bench.digest",
+        "bench.stats",
+        "bench.content",
+        "bench.contact_sheet",
+    ],
     ["bench.spec", "bench.measure"],
     ["bench.store", "bench.verification", "bench.loading", "bench.record"],
     ["bench.truth"],
     ["bench.prepare", "bench.training", "bench.results", "bench.job", "bench.metrics", "bench.checks"],
+    ["bench.inspection"],
     ["bench.isolated", "bench.trial", "bench.report", "bench.cleaning"],
     ["bench.runner", "bench.listing"],
-    ["bench.console"],
+    ["bench.console", "bench.flags"],
     ["bench.cli"],
     ["bench.__main__"],
 ]

@@ -12,24 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from bench.contracts.errors import BenchError
+from bench.contracts.options import Options
 from bench.contracts.reader import BatchReader
 from bench.contracts.source import SampleBlock, Schema
 
 
 class BackendError(BenchError):
     """A store is missing, damaged, or cannot be written or read by this backend: what, and in which file."""
-
-
-class Options(BaseModel):
-    """A backend's own options: frozen, comparable, JSON in and out; unknown names are refused.
-
-    Each field carries a description; its type and bounds are checked when it is given.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)

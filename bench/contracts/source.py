@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts.errors import BenchError
+from bench.contracts.options import Options
 
 Split = Literal["train", "val", "test"]
 Origin = Literal["official", "local", "synthetic"]
@@ -40,7 +41,9 @@ class SampleBlock(NamedTuple):
 class Schema:
     """What one split of a data set holds.
 
-    ``shape`` is that of one sample, channel first; ``dtype`` is a NumPy name.
+    ``shape`` is that of one sample, channel first; ``dtype`` is a NumPy name. Where
+    ``exact`` is False only decoding shows how many samples there are (some files may be
+    left out, or give several samples), and ``count`` is an estimate for the progress.
     """
 
     name: str
@@ -51,11 +54,20 @@ class Schema:
     classes: tuple[str, ...]
     licence: str
     origin: Origin
+    exact: bool = True
 
     @property
     def sample_bytes(self) -> int:
         """Size of one decoded sample without its label, in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file of the raw data that could not be decoded and was left out on request."""
+
+    file: str
+    reason: str
 
 
 class Progress(Protocol):
@@ -107,6 +119,10 @@ class SourceRequest:
 class RawData(ABC):
     """One concrete copy of a data set, ready to be read."""
 
+    costly: ClassVar[bool] = False
+    """True where decoding takes far longer than reading what was decoded: the harness then keeps
+    decoded samples on disk, so that they are decoded once for all backends."""
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Text that changes whenever the samples might; must be cheap (no decoding)."""
@@ -119,6 +135,22 @@ class RawData(ABC):
     def samples(self, split: Split) -> Iterator[SampleBlock]:
         """Yield all samples in a fixed order, in blocks of any size above zero."""
 
+    def has(self, split: Split) -> bool:  # noqa: ARG002  # for subclasses
+        """Say whether this copy has a split at all; data of the user's own may lack some."""
+        return True
+
+    def skipped(self, split: Split) -> tuple[Skipped, ...]:  # noqa: ARG002  # for subclasses
+        """Return the files that were left out; complete once ``samples`` was read to its end."""
+        return ()
+
+
+class Archived(ABC):
+    """Raw data inside an archive that has to be unpacked before it can be read."""
+
+    @abstractmethod
+    def unpacked(self, cache: Path, progress: Progress) -> RawData:
+        """Unpack into ``cache`` unless that has been done before. Raises SourceError."""
+
 
 class DataSource(ABC):
     """A named data set.
@@ -129,17 +161,25 @@ class DataSource(ABC):
 
     name: ClassVar[str]
     splits: ClassVar[tuple[Split, ...]]
+    options_type: ClassVar[type[Options]] = Options
+    """What the user may choose about the samples (size, features, fold); part of the key of every store."""
+
+    takes_path: ClassVar[bool] = False
+    """Whether the data set is named with its place, as in ``folder:PATH``."""
+
     downloads: ClassVar[tuple[str, ...]] = ()
     """Names of the files that ``fetch`` may leave in ``<cache>/downloads``, for cleaning up."""
 
-    def __init__(self, request: SourceRequest | None = None) -> None:
+    def __init__(self, request: SourceRequest | None = None, options: Options | None = None) -> None:
         self._request = request or SourceRequest()
+        self.options = options or self.options_type()
         self._data: RawData | None = None
 
     @abstractmethod
-    def locate(self, path: Path, *, official_only: bool) -> RawData | None:
+    def locate(self, path: Path, *, official_only: bool) -> RawData | Archived | None:
         """Recognise this data set at ``path`` (a folder or an archive), or return None.
 
+        Cheap, and without effect: an archive is unpacked only when ``prepare`` chooses it.
         With ``official_only``, data that is recognised but is not byte for byte the
         published one is a SourceError where it claims to be (an archive of the
         published name), else it is passed over.
@@ -160,9 +200,11 @@ class DataSource(ABC):
             SourceError: the requested data is missing, damaged or unavailable.
         """
         if self._data is None:
-            self._data = self._acquire(cache, progress or SilentProgress())
+            progress = progress or SilentProgress()
+            found = self._acquire(cache, progress)
+            self._data = found.unpacked(cache, progress) if isinstance(found, Archived) else found
 
-    def _acquire(self, cache: Path, progress: Progress) -> RawData:
+    def _acquire(self, cache: Path, progress: Progress) -> RawData | Archived:
         request = self._request
         if request.kind == "synthetic":
             return self.imitate()
@@ -185,9 +227,10 @@ class DataSource(ABC):
             )
             return self.imitate()
 
-    def _local(self, path: Path | None) -> RawData:
+    def _local(self, path: Path | None) -> RawData | Archived:
+        flag = f"--dataset {self.name}:PATH" if self.takes_path else "--source local:PATH"
         if path is None or not path.exists():
-            raise SourceError(f"No {self.name} data at {path}: the path does not exist. Check --source local:PATH.")
+            raise SourceError(f"No {self.name} data at {path}: the path does not exist. Check {flag}.")
         found = self.locate(path, official_only=False)
         if found is None:
             raise SourceError(
@@ -214,6 +257,24 @@ class DataSource(ABC):
     def samples(self, split: Split) -> Iterator[SampleBlock]:
         """See RawData.samples."""
         return self.data.samples(split)
+
+    def skipped(self, split: Split) -> tuple[Skipped, ...]:
+        """See RawData.skipped."""
+        return self.data.skipped(split)
+
+
+class OwnData(DataSource):
+    """Data of the user's own, named with its place: ``NAME:PATH``."""
+
+    takes_path: ClassVar[bool] = True
+
+    def fetch(self, cache: Path, progress: Progress) -> RawData:  # noqa: ARG002  # the contract's
+        """See DataSource.fetch."""
+        raise SourceUnavailableError(f"{self.name} is data of your own: it has no place to be downloaded from.")
+
+    def imitate(self) -> RawData:
+        """See DataSource.imitate."""
+        raise SourceUnavailableError(f"{self.name} is data of your own: it has no synthetic stand-in.")
 
 
 def limited(samples: Iterable[SampleBlock], count: int) -> Iterator[SampleBlock]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from bench.metrics import METRICS, Metric
@@ -24,6 +24,7 @@ RUN_METRICS = (
     "read_call_mb",
     "store_mb",
     "files",
+    "decode_s",
     "prepare_s",
     "loss",
     "accuracy",
@@ -59,10 +60,29 @@ def run_label(record: RunRecord) -> str:
     return record.spec.backend + (f"[{reader}]" if reader else "")
 
 
-def data_label(record: RunRecord) -> str:
-    """Return the data set with where its bytes come from."""
+def data_label(record: RunRecord, shown: Collection[str] = ()) -> str:
+    """Return the data set with where its bytes come from, and those of its options that are to be shown."""
     origin = record.data.origin if record.data else "unknown"
-    return f"{record.spec.dataset} ({origin})"
+    chosen = "".join(f" {key}={value}" for key, value in record.spec.dataset_options.items() if key in shown)
+    return f"{record.spec.dataset}{chosen} ({origin})"
+
+
+def sample_text(record: RunRecord) -> str:
+    """Return what a sample is: dtype, shape, and how it was made."""
+    if record.data is None:
+        return "unknown"
+    shape = "x".join(map(str, record.data.shape)) or "single values"
+    options = "".join(f", {key}={value}" for key, value in record.spec.dataset_options.items() if value is not None)
+    return f"{record.data.dtype} {shape}{options}"
+
+
+def differing_options(records: Sequence[RunRecord]) -> set[str]:
+    """Return the options of data sets that do not have the same value in all records of the same data set."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for record in records:
+        for key, value in record.spec.dataset_options.items():
+            values.setdefault((record.spec.dataset, key), set()).add(str(value))
+    return {key for (_, key), found in values.items() if len(found) > 1}
 
 
 def options_text(record: RunRecord) -> str:
@@ -90,7 +110,7 @@ def run_table(record: RunRecord) -> Table:
         metric = METRICS[key]
         if metric.of(record) is not None:
             rows.append([metric.label, metric.text(record, spread=True), metric.unit])
-        elif key not in {"loss", "accuracy"} or record.spec.model != "none":
+        elif key != "decode_s" and (key not in {"loss", "accuracy"} or record.spec.model != "none"):
             rows.append([metric.label, "n/a", metric.unit])
     counted = len(record.measured())
     warmup = " after a warm-up" if counted < len(record.epochs) else ", without a warm-up"
@@ -99,6 +119,7 @@ def run_table(record: RunRecord) -> Table:
         kind = "bit for bit" if record.store.digest_ok else "as a lossy store"
         checked = record.data.checked_samples
         delivered = f"; so were {checked:,} samples as delivered after the last epoch" if checked else ""
+        notes.append(f"Samples: {sample_text(record)}.")
         notes.append(
             f"Verified: every sample was read back {kind} when the store was built (digest {record.data.digest[:16]}), "
             f"and its files have not been touched since{delivered}."
@@ -119,8 +140,16 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
     ok = sorted((r for r in records if r.status == "ok"), key=_order)
     metrics = [METRICS[key] for key in COMPARED_METRICS]
     columns = ["data set", "model", "backend", "options", "run", *(f"{m.label}, {m.unit}" for m in metrics)]
+    shown = differing_options(ok)
     rows = [
-        [data_label(r), r.spec.model, run_label(r), options_text(r), work_text(r), *(_cell(m, r) for m in metrics)]
+        [
+            data_label(r, shown),
+            r.spec.model,
+            run_label(r),
+            options_text(r),
+            work_text(r),
+            *(_cell(m, r) for m in metrics),
+        ]
         for r in ok
     ]
     notes = [

@@ -163,7 +163,7 @@ def test_an_edited_manifest_is_not_believed(tmp_path: Path) -> None:
             use(tmp_path)
 
 
-@pytest.mark.parametrize("victim", ["schema.json", "hashes.npy"])
+@pytest.mark.parametrize("victim", ["truth.json", "hashes.npy"])
 @pytest.mark.parametrize("damage", ["empty", "flip", "missing"])
 def test_what_is_kept_of_a_source_is_found_out_again_when_damaged(tmp_path: Path, victim: str, damage: str) -> None:
     digest_before = build(tmp_path).manifest.source_digest

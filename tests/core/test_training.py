@@ -106,9 +106,9 @@ def test_loss_and_accuracy_equal_a_plain_training_loop() -> None:
 
 
 def test_normalisation_maps_bytes_to_minus_one_to_one_and_leaves_floats_alone() -> None:
-    assert normalised(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+    assert normalised(torch.tensor([0, 255], dtype=torch.uint8), None).tolist() == [-1.0, 1.0]
     floats = torch.tensor([-3.5, 200.0])
-    assert normalised(floats).tolist() == [-3.5, 200.0]
+    assert normalised(floats, None).tolist() == [-3.5, 200.0]
 
 
 @pytest.mark.parametrize("name", sorted(registry.MODELS))

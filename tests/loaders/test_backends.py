@@ -43,6 +43,7 @@ CASES = [
     Case(MemoryBackend, {"reader": "naive"}),
     Case(MemmapBackend),
     Case(MemmapBackend, {"reader": "naive"}),
+    Case(FilesystemBackend),
     Case(FilesystemBackend, {"format": "png"}),
     Case(FilesystemBackend, {"format": "png", "reader": "naive"}),
     Case(FilesystemBackend, {"format": "npy"}),
@@ -184,8 +185,24 @@ def test_hdf5_says_how_to_get_its_plugins(monkeypatch: pytest.MonkeyPatch, tmp_p
         Hdf5Backend(Hdf5Options(compression="zstd")).write(Truth.make().blocks(), Truth.make().schema, tmp_path)
 
 
-def test_images_are_refused_where_a_format_cannot_hold_them() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "shape", "expected"),
+    [("uint8", (3, 4, 4), "png"), ("uint8", (1, 4, 4), "png"), ("float32", (1, 4, 4), "npy"), ("uint8", (4,), "npy")],
+)
+def test_files_are_images_where_samples_are(dtype: str, shape: tuple[int, ...], expected: str, tmp_path: Path) -> None:
+    truth = Truth.make(dtype, shape)
     backend = FilesystemBackend(FilesystemOptions())
+    assert backend.unsupported(truth.schema) is None
+    assert backend.resolved(truth.schema).format == expected
+    backend.write(truth.blocks(), truth.schema, tmp_path)
+    assert {path.suffix for path in tmp_path.glob("0*/*")} == {f".{expected}"}
+    x, y = backend.open(tmp_path).__getitems__([3, 0])
+    np.testing.assert_array_equal(x.numpy(), truth.x[[3, 0]])
+    assert y.tolist() == truth.y[[3, 0]].tolist()
+
+
+def test_images_are_refused_where_a_format_cannot_hold_them() -> None:
+    backend = FilesystemBackend(FilesystemOptions(format="png"))
     for truth in (Truth.make("int16"), Truth.make(shape=(2, 4, 4)), Truth.make(shape=(4, 4))):
         assert "format=npy" in (backend.unsupported(truth.schema) or "")
         assert FilesystemBackend(FilesystemOptions(format="npy")).unsupported(truth.schema) is None

@@ -10,15 +10,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
-from bench.contracts.backend import Backend, BackendError, Capabilities, Options, require_empty
+from bench.contracts.backend import Backend, BackendError, Capabilities, require_empty
+from bench.contracts.options import Options
 from bench.contracts.reader import Indices, Reader
 from bench.contracts.source import (
     DataSource,
+    OwnData,
     Progress,
     RawData,
     SampleBlock,
     Schema,
+    Skipped,
+    SourceError,
     SourceUnavailableError,
     Split,
 )
@@ -60,6 +65,57 @@ class Toys(DataSource):
 
     def imitate(self) -> RawData:
         return ToyData()
+
+
+class CostlyOptions(Options):
+    size: int = Field(8, ge=1, le=64, description="pixels a side")
+    offset: float = Field(0.0, description="added to every value")
+    skip_bad: bool = Field(False, description="leave out the bad file")
+
+
+class CostlyData(RawData):
+    """Float samples that count how often they were decoded, in a file of the folder they come from."""
+
+    costly = True
+
+    def __init__(self, folder: Path, options: CostlyOptions) -> None:
+        self._folder, self._options = folder, options
+        self._skipped: tuple[Skipped, ...] = ()
+
+    def fingerprint(self) -> str:
+        return f"costly {self._options!r} {[p.stat().st_mtime_ns for p in sorted(self._folder.glob('*.txt'))]}"
+
+    def schema(self, split: Split) -> Schema:
+        shape = (1, self._options.size, self._options.size)
+        return Schema("costly-toys", split, 99, shape, "float32", ("a", "b"), "none", "local", exact=False)
+
+    def samples(self, split: Split) -> Iterator[SampleBlock]:
+        with (self._folder / "decoded.log").open("a") as log:
+            log.write(f"{split}\n")
+        (self._folder / "pause").exists() and time.sleep(30)
+        if not self._options.skip_bad and (self._folder / "bad.txt").exists():
+            raise SourceError("bad.txt cannot be used: it is bad. Remove it, or use --skip-bad.")
+        self._skipped = (Skipped("bad.txt", "it is bad"),) if (self._folder / "bad.txt").exists() else ()
+        size = self._options.size
+        for block in range(4):
+            rng = np.random.default_rng(block)
+            x = rng.normal(self._options.offset, 3.0, (10, 1, size, size)).astype(np.float32)
+            yield SampleBlock(x, np.arange(10) % 2)
+
+    def has(self, split: Split) -> bool:
+        return split == "train"
+
+    def skipped(self, split: Split) -> tuple[Skipped, ...]:
+        return self._skipped
+
+
+class CostlyToys(OwnData):
+    name = "costly-toys"
+    splits = ("train", "val")
+    options_type = CostlyOptions
+
+    def locate(self, path: Path, *, official_only: bool) -> RawData | None:
+        return CostlyData(path, self.options) if (path / "here.txt").exists() else None
 
 
 class ToyReader(Reader):

@@ -1,0 +1,116 @@
+"""Flags that several commands share: where data comes from, and what is chosen about the samples."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Backend = Annotated[str, typer.Option(help="Storage backend; see `bench list backends`.", show_default=False)]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|NAME:PATH",
+        help="Data set; see `bench list datasets`. folder:PATH is your own.",
+        show_default=False,
+    ),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="An option of the backend; repeatable. See `bench list backends NAME`."),
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|official|local:PATH|synthetic",
+        help="Where the raw data comes from: auto finds or downloads it, or else goes on with a synthetic stand-in.",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for downloads and prepared stores: the disk that is measured. "
+        "Default: $BENCH_DATA, else the user's cache folder.",
+        show_default=False,
+    ),
+]
+Limit = Annotated[int | None, typer.Option(help="Use only the first N samples.", show_default=False)]
+SplitName = Annotated[str, typer.Option(help="Part of the data set.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Rebuild the store if it is damaged.")]
+Results = Annotated[Path, typer.Option(help="Folder of records.")]
+
+DATASET_FLAGS: dict[str, tuple[Any, str]] = {
+    "size": (int | None, "Images: shorter side and centre crop, in pixels."),
+    "feature": (str | None, "Sounds: stft, mel, logmel or mfcc."),
+    "sample_rate": (int | None, "Sounds: samples per second after resampling."),
+    "n_fft": (int | None, "Sounds: length of the window, in samples."),
+    "hop": (int | None, "Sounds: step between windows, in samples."),
+    "n_mels": (int | None, "Sounds: number of mel filters."),
+    "n_mfcc": (int | None, "Sounds: number of cepstral coefficients."),
+    "seconds": (float | None, "Sounds: length of one sample."),
+    "trim_db": (float | None, "Sounds: remove what is this much below the loudest part, in dB."),
+    "fold": (int | None, "Sets with folds: the one for testing."),
+    "subset": (str | None, "Sets with subsets: which classes."),
+}
+"""Options of data sets that have a flag of their own: type and help. ``skip_bad`` is the one switch."""
+
+_OTHER = "--data-option"
+
+
+def dataset_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all flags of data sets; it receives those that were used as ``dataset_options``.
+
+    The flags mean the same in every command and their values are checked by the data set, so
+    they are declared once, here, instead of in each signature.
+    """
+
+    @functools.wraps(command)
+    def wrapper(**flags: Any) -> None:
+        from bench.spec import split_pairs
+
+        others = flags.pop("data_option") or []
+        chosen = {name: flags.pop(name) for name in DATASET_FLAGS}
+        used = {name: value for name, value in chosen.items() if value is not None}
+        if flags.pop("skip_bad"):
+            used["skip_bad"] = True
+        used.update(split_pairs(_OTHER, others, "See `bench list datasets NAME`."))
+        command(**flags, dataset_options=used)
+
+    own = inspect.signature(command, eval_str=True)
+    kept = [parameter for parameter in own.parameters.values() if parameter.name != "dataset_options"]
+    added = [
+        _parameter(name, kind, None, typer.Option(help=text, show_default=False))
+        for name, (kind, text) in DATASET_FLAGS.items()
+    ]
+    added.append(
+        _parameter(
+            "skip_bad",
+            bool,
+            False,
+            typer.Option("--skip-bad", help="Leave out files that cannot be decoded; the record lists them."),
+        )
+    )
+    added.append(
+        _parameter(
+            "data_option",
+            list[str] | None,
+            None,
+            typer.Option(
+                _OTHER,
+                metavar="KEY=VALUE",
+                help="Any option of the data set; repeatable. See `bench list datasets NAME`.",
+            ),
+        )
+    )
+    parameters = [*kept, *added]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapper
+
+
+def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
