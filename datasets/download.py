@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import threading
 import time
+import zipfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,12 +35,81 @@ _HEAD_REFUSED = {403, 405, 501}
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A published file and where it can be had, best place first."""
+    """A published file, where it can be had, best place first, and the one thing that it is known by.
+
+    That is its sha256; or its md5, where nothing better is published; or, for an archive that
+    GitHub makes of one commit, the 40 digits of ``commit``: GitHub sets them as the comment of
+    the zip file, whose bytes it does not keep stable. All digits are in lower case.
+    """
 
     name: str
     mirrors: tuple[str, ...]
-    sha256: str
+    sha256: str | None = None
     size_bytes: int | None = None
+    md5: str | None = None
+    commit: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self._digests()) != 1:
+            raise ValueError(f"{self.name} must be known by exactly one of sha256, md5 and commit")
+
+    @property
+    def digest_name(self) -> str:
+        """What the file is known by: "sha256", "md5" or "commit"."""
+        return next(iter(self._digests()))
+
+    @property
+    def digest(self) -> str:
+        """Its hexadecimal value."""
+        return self._digests()[self.digest_name]
+
+    def _digests(self) -> dict[str, str]:
+        known = {"sha256": self.sha256, "md5": self.md5, "commit": self.commit}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+def is_published(remote: Remote, path: Path) -> bool:
+    """Say whether a file is the published one; see ``deviation``."""
+    return not deviation(remote, path)
+
+
+def deviation(remote: Remote, path: Path) -> str:
+    """Say what sets a file apart from the published one, or return nothing.
+
+    A file known by md5 or commit is also compared with the sha256 that was noted next to it
+    when it was downloaded: the other two guard against accidents only.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = _digest_of(remote, path)
+    if found != remote.digest:
+        return f"its {remote.digest_name} is {found}, not {remote.digest}"
+    note = _note_of(path)
+    if remote.sha256 is None and note.is_file() and note.read_bytes().split()[:1] != [sha256_of(path).encode()]:
+        return f"it has changed since it was downloaded: its sha256 is not that in {note.name}"
+    return ""
+
+
+def _digest_of(remote: Remote, path: Path) -> str:
+    if remote.commit is not None:
+        return _commit_of(path)
+    if remote.md5 is not None:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+    return sha256_of(path)
+
+
+def _commit_of(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return ascii(archive.comment[:80].decode("latin-1"))[1:-1] or "none"
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return "none"
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def fetch(
@@ -53,30 +125,48 @@ def fetch(
     return fetch_first([Remote(name, tuple(mirrors), sha256, size_bytes)], folder, progress)
 
 
-def fetch_first(remotes: Sequence[Remote], folder: Path, progress: Progress) -> Path:
+def fetch_first(remotes: Sequence[Remote], folder: Path, progress: Progress, *, licence: str | None = None) -> Path:
     """Return the first of several equivalent files that can be had, complete and verified.
 
     What is in ``folder`` already is not downloaded again, and a broken transfer is taken up.
+    ``licence`` is told before the first byte is transferred.
 
     Raises:
         SourceUnavailableError: no mirror answers (known within 10 s), or all of them fail.
         SourceError: what the mirrors offer is not the published file, or cannot be stored.
     """
+    return _fetch_first(remotes, folder, progress, _notes(licence))
+
+
+def fetch_all(remotes: Sequence[Remote], folder: Path, progress: Progress, *, licence: str) -> list[Path]:
+    """Return all of several files, complete and verified; see ``fetch_first`` for the rest."""
+    notes = _notes(licence)
+    return [_fetch_first([remote], folder, progress, notes) for remote in remotes]
+
+
+def _notes(licence: str | None) -> Iterator[str]:
+    """Yield what to tell before a transfer. An iterator, so that it is told before the first one only."""
+    return iter([] if licence is None else [f"Licence of {licence}"])
+
+
+def _fetch_first(remotes: Sequence[Remote], folder: Path, progress: Progress, notes: Iterator[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Two processes that resume the same part would ruin it.
         with FileLock(folder / f".{remotes[0].name}.lock"):
             for remote in remotes:
                 path = folder / remote.name
-                if path.is_file() and sha256_of(path) == remote.sha256:
+                if path.is_file() and is_published(remote, path):
                     return path
-            return _download(remotes, folder, progress)
+            return _download(remotes, folder, progress, notes)
     except OSError as error:
         raise SourceError(f"{folder} cannot take downloads: {error.strerror or error}. Check the folder.") from error
 
 
-def _download(remotes: Sequence[Remote], folder: Path, progress: Progress) -> Path:
+def _download(remotes: Sequence[Remote], folder: Path, progress: Progress, notes: Iterator[str]) -> Path:
     reachable = _reachable(remotes)
+    for note in notes:
+        progress.note(note)
     attempts = deque([(remote, url) for remote in remotes for url in remote.mirrors if url in reachable] * _ROUNDS)
     # Otherwise pooch tells on its own where it downloads from.
     pooch.get_logger().setLevel("WARNING")
@@ -85,18 +175,27 @@ def _download(remotes: Sequence[Remote], folder: Path, progress: Progress) -> Pa
     while attempts:
         remote, url = attempts.popleft()
         transfer = _Transfer(remote, folder / f"{remote.name}.part", progress)
+        if remote.sha256 is None:
+            # Pooch would keep a file of the right md5, and any file where it knows of no digest.
+            (folder / remote.name).unlink(missing_ok=True)
+            _note_of(folder / remote.name).unlink(missing_ok=True)
+        known = None if remote.commit is not None else f"{remote.digest_name}:{remote.digest}"
         try:
-            return Path(pooch.retrieve(url, f"sha256:{remote.sha256}", remote.name, folder, downloader=transfer))
+            path = Path(pooch.retrieve(url, known, remote.name, folder, downloader=transfer))
         except requests.RequestException as error:
             failure = f"{_host(url)}: {type(error).__name__}"
-        except ValueError:  # how pooch reports a wrong digest; the file is gone by now
+        except ValueError:  # a wrong digest; the file is gone by now
             mismatch = SourceError(
-                f"{remote.name} from {_host(url)} is not the published file: expected sha256 {remote.sha256}, "
-                f"found {transfer.found_sha256}. It was removed; run again, or get the file by hand."
+                f"{remote.name} from {_host(url)} is not the published file: expected {remote.digest_name} "
+                f"{remote.digest}, found {transfer.found}. It was removed; run again, or get the file by hand."
             )
             # A resumed file may have begun wrong; one fetched in one go only comes out the same.
             if not transfer.resumed:
                 attempts = deque(attempt for attempt in attempts if attempt != (remote, url))
+        else:
+            if remote.sha256 is None:
+                _note_of(path).write_text(f"{sha256_of(path)}  {path.name}\n")
+            return path
     if mismatch is not None:
         raise mismatch
     raise SourceUnavailableError(
@@ -112,15 +211,19 @@ class _Transfer:
         self._part = part
         self._progress = progress
         self.resumed = False
-        self.found_sha256 = ""
+        self.found = ""
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
-        have = self._part.stat().st_size if self._part.exists() else 0
+        # What GitHub makes of a commit today need not go on where yesterday's broke off.
+        resumable = self._remote.commit is None and self._part.exists()
+        have = self._part.stat().st_size if resumable else 0
         if not self._receive(url, have):
             self._part.unlink()
             self._receive(url, 0)
-        self.found_sha256 = sha256_of(self._part)
+        self.found = _digest_of(self._remote, self._part)
         self._part.replace(output_file)
+        if self.found != self._remote.digest:
+            raise ValueError(f"{self._remote.digest_name} {self.found}")
 
     def _receive(self, url: str, have: int) -> bool:
         """Complete the part, or return False where what it has is of no use here."""

@@ -100,10 +100,36 @@ def test_limits_count_and_total(tmp_path: Path) -> None:
 
 
 def test_limits_hold_for_extended_headers(tmp_path: Path) -> None:
+    members = [entry(f"set/other{n}", 3) for n in range(10)]
+    for member in members:
+        member.pax_headers = {"comment": "x" * 500_000}
+    with pytest.raises(SourceError, match="more than 1,000,000 bytes"):
+        read(write(tmp_path / "a", *members), max_total_bytes=1_000_000)
+
+
+def test_an_extended_header_that_would_fill_the_memory(tmp_path: Path) -> None:
     member = entry("set/file9", 3)
     member.pax_headers = {"comment": "x" * 5_000_000}
-    with pytest.raises(SourceError, match="more than 1,000,000 bytes"):
-        read(write(tmp_path / "a", member), max_total_bytes=1_000_000)
+    with pytest.raises(SourceError, match=r"an extended header of 5,000,\d+ bytes"):
+        read(write(tmp_path / "a", member))
+
+
+@pytest.mark.parametrize("ended", [512, 512 + 512 + 5120, 512 + 512 + 100])
+def test_a_tar_file_that_ends_early(tmp_path: Path, ended: int) -> None:
+    """Between two members, too: tar files end with zeros."""
+    path = write(tmp_path / "a", mode="w")
+    path.write_bytes(path.read_bytes()[:ended])
+    with pytest.raises(SourceError, match="is damaged or truncated"):
+        read(path)
+
+
+def test_a_tar_file_with_noise_between_members(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", mode="w")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"set/file2") + 20] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"is damaged or truncated \(bad checksum\)"):
+        read(path)
 
 
 def cut(data: bytes) -> bytes:

@@ -343,7 +343,7 @@ def test_known_digests_are_those_of_torchvision() -> None:
 def test_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     archive = pack(write_folder(tmp_path / "made", layout, tiny()), tmp_path / "cache" / "downloads")
 
-    def fetch_first(remotes: Sequence[Remote], folder: Path, progress: Progress) -> Path:
+    def fetch_first(remotes: Sequence[Remote], folder: Path, progress: Progress, *, licence: str) -> Path:
         assert [remote.name for remote in remotes] == [ARCHIVES["py"], ARCHIVES["bin"]]
         assert folder == archive.parent
         return archive

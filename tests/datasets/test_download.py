@@ -6,8 +6,9 @@ import random
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import requests
 
 from bench.contracts.source import SilentProgress, SourceError, SourceUnavailableError
 from bench.datasets import download
-from bench.datasets.download import Remote, fetch, fetch_first
+from bench.datasets.download import Remote, fetch, fetch_all, fetch_first, is_published
 
 DATA = random.Random(5).randbytes(700_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -98,9 +99,16 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Mirror]]:
 class Recorder(SilentProgress):
     def __init__(self) -> None:
         self.tasks: list[list[Any]] = []
+        self.notes: list[str] = []
+        self.log: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.log.append(text)
 
     def start(self, label: str, total: int, unit: str) -> None:
         self.tasks.append([label, total, unit, 0, "open"])
+        self.log.append(label)
 
     def advance(self, count: int) -> None:
         self.tasks[-1][3] += count
@@ -339,3 +347,203 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, serve: Callable[..., Mi
     with pytest.raises(SourceError, match="cannot take downloads") as caught:
         get(tmp_path / "file", serve())
     assert not isinstance(caught.value, SourceUnavailableError)
+
+
+# Files that are known by something else than their sha256
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def zip_of(comment: bytes, content: bytes = b"x") -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("set/file", content)
+        archive.comment = comment
+    return packed.getvalue()
+
+
+GITHUB = zip_of(COMMIT.encode())
+BY_MD5 = Remote(NAME, (), md5=hashlib.md5(DATA).hexdigest())
+BY_COMMIT = Remote("set.zip", (), commit=COMMIT)
+KNOWN = [(BY_MD5, DATA, b"wrong"), (BY_COMMIT, GITHUB, zip_of(b"f" * 40))]
+by_md5_and_by_commit = pytest.mark.parametrize(("remote", "data", "wrong"), KNOWN, ids=["md5", "commit"])
+
+
+def note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+@pytest.mark.parametrize("known", [{}, {"md5": "0" * 32, "sha256": "0" * 64}, {"md5": "0" * 32, "commit": COMMIT}])
+def test_a_file_is_known_by_one_thing(known: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="exactly one of sha256, md5 and commit"):
+        Remote(NAME, (), **known)  # type: ignore[arg-type]
+
+
+def test_what_a_file_is_known_by() -> None:
+    told = [(remote.digest_name, remote.digest) for remote in (Remote(NAME, (), SHA256), BY_MD5, BY_COMMIT)]
+    assert told == [("sha256", SHA256), ("md5", BY_MD5.md5), ("commit", COMMIT)]
+
+
+def test_published_files(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    assert is_published(Remote(NAME, (), SHA256), path)
+    assert is_published(BY_MD5, path)
+    assert not is_published(BY_COMMIT, path)
+    path.write_bytes(DATA[:-1])
+    assert not is_published(Remote(NAME, (), SHA256), path)
+    assert not is_published(BY_MD5, path)
+
+
+@pytest.mark.parametrize(
+    ("data", "published"),
+    [
+        (GITHUB, True),
+        (zip_of(COMMIT.encode(), b"the same commit in other bytes"), True),
+        (zip_of(b""), False),
+        (zip_of(COMMIT[:-1].encode() + b"0"), False),
+        (zip_of(COMMIT.encode() + b"0"), False),
+        (zip_of(COMMIT.upper().encode()), False),
+        (COMMIT.encode(), False),
+        (b"PK\5\6" + bytes(8) + b"\xff\xff\xff\x7f" + bytes(4) + b"\x28\0" + COMMIT.encode(), False),
+        (GITHUB[-62:], False),
+        (GITHUB[:-1], False),
+        (b"", False),
+    ],
+)
+def test_archives_of_a_commit(tmp_path: Path, data: bytes, published: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    assert is_published(BY_COMMIT, path) == published
+
+
+@by_md5_and_by_commit
+def test_downloads_once_by_md5_or_commit(
+    tmp_path: Path, serve: Callable[..., Mirror], remote: Remote, data: bytes, wrong: bytes
+) -> None:
+    mirror = serve(data=data)
+    remote = replace(remote, mirrors=(mirror.url,))
+    (path,) = fetch_all([remote], tmp_path, SilentProgress(), licence="none")
+    assert path.read_bytes() == data
+    # In the form that sha256sum --check reads.
+    assert note_of(path).read_text() == f"{hashlib.sha256(data).hexdigest()}  {remote.name}\n"
+    asked = list(mirror.asked)
+    assert fetch_all([remote], tmp_path, SilentProgress(), licence="none") == [path]
+    assert mirror.asked == asked, "a complete file needs no network"
+    assert left(tmp_path) == {remote.name, f"{remote.name}.sha256"}
+
+
+def test_a_file_known_by_sha256_needs_no_note(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    assert not note_of(get(tmp_path, serve())).exists()
+
+
+@by_md5_and_by_commit
+def test_another_file_by_md5_or_commit(
+    tmp_path: Path, serve: Callable[..., Mirror], remote: Remote, data: bytes, wrong: bytes
+) -> None:
+    remote = replace(remote, mirrors=(serve(data=wrong).url,))
+    with pytest.raises(SourceError, match="is not the published file") as caught:
+        fetch_first([remote], tmp_path, SilentProgress())
+    found = hashlib.md5(wrong).hexdigest() if remote.md5 else "f" * 40
+    assert f"expected {remote.digest_name} {remote.digest}, found {found}." in str(caught.value)
+    assert left(tmp_path) == set()
+
+
+@by_md5_and_by_commit
+def test_replaces_another_file_by_md5_or_commit(
+    tmp_path: Path, serve: Callable[..., Mirror], remote: Remote, data: bytes, wrong: bytes
+) -> None:
+    (tmp_path / remote.name).write_bytes(wrong)
+    offline = replace(remote, mirrors=(unused_url(),))
+    with pytest.raises(SourceUnavailableError):
+        fetch_first([offline], tmp_path, SilentProgress())
+    assert (tmp_path / remote.name).read_bytes() == wrong, "nothing is lost where nothing can be had"
+    path = fetch_first([replace(remote, mirrors=(serve(data=data).url,))], tmp_path, SilentProgress())
+    assert path.read_bytes() == data
+
+
+def test_a_file_that_changed_since_it_was_downloaded(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    """A commit as its comment anyone can set, and files of one md5 can be made."""
+    for remote, data in ((BY_COMMIT, GITHUB), (BY_MD5, DATA)):
+        mirror = serve(data=data)
+        remote = replace(remote, mirrors=(mirror.url,))
+        path = fetch_first([remote], tmp_path, SilentProgress())
+        if remote is BY_COMMIT:
+            path.write_bytes(zip_of(COMMIT.encode(), b"forged"))
+        else:
+            note_of(path).write_text(f"{'0' * 64}  {path.name}\n")
+        assert not is_published(remote, path)
+        mirror.asked.clear()
+        assert fetch_first([remote], tmp_path, SilentProgress()).read_bytes() == data
+        assert mirror.asked == ["HEAD", "GET"]
+        assert is_published(remote, path)
+
+
+def test_a_note_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    for text in (b"", b"\xff\0", b"ff  file"):
+        note_of(tmp_path / "file").write_bytes(text)
+        assert not is_published(BY_MD5, tmp_path / "file")
+    assert is_published(Remote(NAME, (), SHA256), tmp_path / "file"), "that digest needs no help"
+
+
+def test_resumes_by_md5_but_not_by_commit(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    by_md5 = serve(cut_at=CUT)
+    remote = replace(BY_MD5, mirrors=(by_md5.url,))
+    with pytest.raises(SourceUnavailableError, match="Run again to resume"):
+        fetch_first([remote], tmp_path, SilentProgress())
+    by_md5.cut_at = None
+    by_md5.asked.clear()
+    assert fetch_first([remote], tmp_path, SilentProgress()).read_bytes() == DATA
+    assert by_md5.asked == ["HEAD", f"GET bytes={CUT}-"]
+
+    # GitHub packs a commit anew at any time: the halves of two archives are none.
+    today = zip_of(COMMIT.encode(), b"y" * 1000)
+    by_commit = serve(data=today)
+    (tmp_path / "set.zip.part").write_bytes(zip_of(COMMIT.encode(), b"z" * 1000)[:500])
+    path = fetch_first([replace(BY_COMMIT, mirrors=(by_commit.url,))], tmp_path, SilentProgress())
+    assert path.read_bytes() == today
+    assert by_commit.asked == ["HEAD", "GET"]
+    assert left(tmp_path) == {NAME, f"{NAME}.sha256", "set.zip", "set.zip.sha256"}
+
+
+# Several files that belong together
+
+
+def test_fetches_all(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    first, second = serve(), serve(data=GITHUB)
+    remotes = [Remote(NAME, (first.url,), SHA256), replace(BY_COMMIT, mirrors=(unused_url(), second.url))]
+    progress = Recorder()
+    paths = fetch_all(remotes, tmp_path, progress, licence="set: none")
+    assert [path.read_bytes() for path in paths] == [DATA, GITHUB]
+    assert progress.log == ["Licence of set: none", f"downloading {NAME}", "downloading set.zip"]
+    assert all(task[-1] == "finished" for task in progress.tasks)
+
+    paths[0].unlink()
+    progress, second.asked = Recorder(), []
+    assert fetch_all(remotes, tmp_path, progress, licence="set: none") == paths
+    assert progress.log == ["Licence of set: none", f"downloading {NAME}"]
+    assert not second.asked, "what is there is not downloaded again"
+
+    progress = Recorder()
+    assert fetch_all(remotes, tmp_path, progress, licence="set: none") == paths
+    assert progress.log == [], "nothing is downloaded: nothing is told"
+
+
+def test_one_of_all_that_cannot_be_had(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    remotes = [Remote(NAME, (serve().url,), SHA256), replace(BY_COMMIT, mirrors=(unused_url(),))]
+    with pytest.raises(SourceUnavailableError, match=r"^set\.zip cannot be downloaded: no mirror answered"):
+        fetch_all(remotes, tmp_path, SilentProgress(), licence="none")
+    assert left(tmp_path) == {NAME}, "the other one is kept"
+
+
+def test_the_licence_is_told_before_a_transfer_only(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    progress = Recorder()
+    with pytest.raises(SourceUnavailableError):
+        fetch_first([Remote(NAME, (unused_url(),), SHA256)], tmp_path, progress, licence="a: MIT")
+    assert progress.log == []
+    remote = Remote(NAME, (serve().url,), SHA256)
+    fetch_first([remote], tmp_path, progress, licence="a: MIT")
+    assert progress.log == ["Licence of a: MIT", f"downloading {NAME}"]
+    fetch_first([remote], tmp_path, progress, licence="a: MIT")
+    assert len(progress.log) == 2
