@@ -18,6 +18,7 @@ from bench.contracts.source import Origin, RawData, SampleBlock, Schema, Skipped
 from .parallel import in_order
 
 _BLOCK_BYTES = 8 << 20
+_BLOCK_SAMPLES = 256  # whoever wants only the first few should not wait for many
 _GROUP_BYTES = 4 << 20
 # Together their paths must fit a socket's buffer: nobody reads it while a worker sends results.
 _GROUP_ITEMS = 32
@@ -157,20 +158,21 @@ class DecodedFiles(RawData):
     ) -> Iterator[SampleBlock]:
         parts: list[NDArray[Any]] = []
         labels: list[NDArray[np.int64]] = []
-        held_bytes = 0
+        held = held_bytes = 0
         for item, result in zip(items, results, strict=True):
             if isinstance(result, SourceError):
-                reason = str(result).rstrip(".")
+                reason, name = str(result).rstrip("."), _printable(item.name)
                 if not self.skip_bad:
-                    raise SourceError(f"{item.name} cannot be used: {reason}. Repair it, remove it, or use --skip-bad.")
-                skipped.append(Skipped(item.name, reason))
+                    raise SourceError(f"{name} cannot be used: {reason}. Repair it, remove it, or use --skip-bad.")
+                skipped.append(Skipped(name, reason))
                 continue
             parts.append(result)
             labels.append(np.full(len(result), item.label, np.int64))
+            held += len(result)
             held_bytes += result.nbytes
-            if held_bytes >= _BLOCK_BYTES:
+            if held_bytes >= _BLOCK_BYTES or held >= _BLOCK_SAMPLES:
                 yield SampleBlock(np.concatenate(parts), np.concatenate(labels))
-                parts, labels, held_bytes = [], [], 0
+                parts, labels, held, held_bytes = [], [], 0, 0
         if parts:
             yield SampleBlock(np.concatenate(parts), np.concatenate(labels))
 
@@ -188,3 +190,7 @@ class DecodedFiles(RawData):
             has = ", ".join(name for name, found in self.items.items() if found) or "no samples at all"
             raise SourceError(f"{self.facts.name} has no {split} samples here; it has: {has}.")
         return items
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)

@@ -8,7 +8,7 @@ The constants are fitted to CIFAR: contrast, spectrum, and what zstd and PNG mak
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -46,7 +46,10 @@ _TINT = 12 * _ONE
 
 
 class SyntheticPhotos(RawData):
-    """Photograph-like uint8 images: the same bytes for the same arguments."""
+    """Photograph-like uint8 images: the same bytes for the same arguments.
+
+    ``class_counts`` says how many samples of each class a split has; without it they are balanced.
+    """
 
     def __init__(
         self,
@@ -57,22 +60,29 @@ class SyntheticPhotos(RawData):
         classes: tuple[str, ...],
         licence: str,
         seed: int = 0,
+        class_counts: Mapping[Split, Sequence[int]] | None = None,
     ) -> None:
         if len(shape) != 3:
             raise ValueError(f"shape must be (channels, height, width), not {shape}")
+        for split, of_classes in (class_counts or {}).items():
+            if len(of_classes) != len(classes) or sum(of_classes) != counts[split]:
+                raise ValueError(f"class_counts of {split} must be {len(classes)} numbers, {counts[split]} in all")
         self._name = name
         self._counts = dict(counts)
         self._shape = shape
         self._classes = classes
         self._licence = licence
         self._seed = seed
+        self._class_counts = dict(class_counts or {})
 
     def fingerprint(self) -> str:
         """See RawData.fingerprint."""
         counts = ",".join(f"{split}={count}" for split, count in sorted(self._counts.items()))
         shape = "x".join(map(str, self._shape))
         classes = len(self._classes)
-        return f"synthetic-photos-v{_VERSION} {self._name} {counts} {shape} classes={classes} seed={self._seed}"
+        text = f"synthetic-photos-v{_VERSION} {self._name} {counts} {shape} classes={classes} seed={self._seed}"
+        uneven = "".join(f" {split}={','.join(map(str, n))}" for split, n in sorted(self._class_counts.items()))
+        return text + uneven
 
     def schema(self, split: Split) -> Schema:
         """See RawData.schema."""
@@ -92,6 +102,8 @@ class SyntheticPhotos(RawData):
         count = self._count(split)
         number = _SPLIT_NUMBERS[split]
         labels = np.arange(count, dtype=np.int64) % len(self._classes)
+        if split in self._class_counts:
+            labels = np.repeat(np.arange(len(self._classes), dtype=np.int64), self._class_counts[split])
         np.random.default_rng([self._seed, number]).shuffle(labels)
         painter = _Painter(self._shape, len(self._classes), self._seed)
         size = max(1, min(_BLOCK_IMAGES, _BLOCK_BYTES // int(np.prod(self._shape))))

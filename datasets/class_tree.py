@@ -1,0 +1,88 @@
+"""Folders of a user's own data: a folder per class, divided into splits or not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contracts.source import SourceError, Split
+
+from .trees import class_folders, files_below
+
+_SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTree:
+    """The classes, and for each split the paths of its files with their class numbers, sorted."""
+
+    classes: tuple[str, ...]
+    files: dict[Split, list[tuple[str, int]]]
+
+
+def class_tree(path: Path, suffixes: Collection[str], what: str) -> ClassTree:
+    """Return the files in ``PATH/CLASS/...`` (all for training) or ``PATH/train/CLASS/...``, at any depth.
+
+    ``PATH/train`` is a split if it holds folders; so are ``val`` (``valid``, ``validation``) and
+    ``test`` beside it. Files of other suffixes are passed over. ``what`` names the files in messages.
+
+    Raises:
+        SourceError: fewer than two classes, a class without files, files of no class, a class that
+            the training data lacks.
+    """
+    if not path.is_dir():
+        raise SourceError(f"{path} is no folder. Name one that holds a folder of {what} per class.")
+    roots = _roots(path)
+    for root in roots.values():
+        _refuse_stray(root, suffixes, what)
+    classes = class_folders(roots["train"])
+    if len(classes) < 2:
+        found = f"only the folder {classes[0]!r}" if classes else "no folders"
+        raise SourceError(f"{roots['train']} holds {found}: at least 2 are needed, one per class, with {what}.")
+    for name in classes:
+        if not name.isprintable():
+            raise SourceError(f"{roots['train']} holds the folder {name!r}, whose name cannot be shown. Rename it.")
+    return ClassTree(tuple(classes), {split: _files(root, classes, suffixes, what) for split, root in roots.items()})
+
+
+def _roots(path: Path) -> dict[Split, Path]:
+    if not ((path / "train").is_dir() and class_folders(path / "train")):
+        return {"train": path}
+    found: dict[Split, Path] = {}
+    for split, names in _SPLIT_FOLDERS.items():
+        present = [path / name for name in names if (path / name).is_dir() and class_folders(path / name)]
+        if len(present) > 1:
+            raise SourceError(f"{present[0]} and {present[1]} are the same split. Rename one of them.")
+        if present:
+            found[split] = present[0]
+    return found
+
+
+def _refuse_stray(root: Path, suffixes: Collection[str], what: str) -> None:
+    stray = [entry.name for entry in root.iterdir() if entry.suffix.lower() in suffixes and entry.is_file()]
+    if stray:
+        raise SourceError(
+            f"{root} holds {len(stray)} {what} that are of no class, {min(stray)!r} among them. "
+            "Put each into the folder of its class, or elsewhere."
+        )
+
+
+def _files(root: Path, classes: Sequence[str], suffixes: Collection[str], what: str) -> list[tuple[str, int]]:
+    names = class_folders(root)
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise SourceError(f"{root / unknown[0]} is of no class that train has ({', '.join(classes[:5])}, ...).")
+    files: list[tuple[str, int]] = []
+    for name in names:
+        paths = files_below(root / name, suffixes)
+        if not paths:
+            raise SourceError(
+                f"{root / name} has no {what} ({', '.join(sorted(suffixes))}). Add some, or remove the folder."
+            )
+        files += [(path, classes.index(name)) for path in paths]
+    return files

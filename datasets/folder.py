@@ -1,0 +1,36 @@
+"""Pictures of the user's own: a folder with one folder per class, divided into splits or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from bench.contracts.options import Options
+from bench.contracts.source import OwnData, RawData, Split
+
+from .class_tree import class_tree
+from .decoded import DecodedFiles, Facts, File
+from .images import SUFFIXES, ImageOptions, image_decoding
+from .trees import shuffled
+
+
+class Folder(OwnData):
+    """Pictures sorted into folders, ``PATH/CLASS/...`` or ``PATH/train/CLASS/...``; see class_tree."""
+
+    name: ClassVar[str] = "folder"
+    splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+    options_type: ClassVar[type[Options]] = ImageOptions
+    options: ImageOptions
+
+    def locate(self, path: Path, *, official_only: bool) -> RawData | None:
+        """See DataSource.locate. Nothing but pictures in folders of classes will do, so all else is an error."""
+        if official_only:
+            return None
+        tree = class_tree(path, SUFFIXES, "pictures")
+        files = {split: [File(*file) for file in found] for split, found in tree.files.items()}
+        return DecodedFiles(
+            Facts(self.name, tree.classes, "your own data", "local"),
+            {split: shuffled(found) for split, found in files.items()},
+            image_decoding(files["train"], self.options),
+            skip_bad=self.options.skip_bad,
+        )
