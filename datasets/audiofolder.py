@@ -1,0 +1,38 @@
+"""Sounds of the user's own: a folder with one folder per class, divided into splits or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from bench.contracts.options import Options
+from bench.contracts.source import OwnData, RawData, Split
+
+from .audio import AudioOptions, Clip
+from .class_tree import class_tree
+from .decoded import DecodedFiles, Facts
+from .sounds import SUFFIXES, SoundFile
+from .trees import shuffled
+
+
+class AudioFolder(OwnData):
+    """Sounds sorted into folders, ``PATH/CLASS/...`` or ``PATH/train/CLASS/...``; see class_tree."""
+
+    name: ClassVar[str] = "audiofolder"
+    splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+    options_type: ClassVar[type[Options]] = AudioOptions
+    options: AudioOptions
+
+    def locate(self, path: Path, *, official_only: bool) -> RawData | None:
+        """See DataSource.locate. Nothing but sounds in folders of classes will do, so all else is an error."""
+        if official_only:
+            return None
+        tree = class_tree(path, SUFFIXES, "sounds")
+        options = self.options
+        clip = Clip(options.spectrum, options.length, options.spectrum.frames(options.length), options.trim_db)
+        return DecodedFiles(
+            Facts(self.name, tree.classes, "your own data", "local"),
+            {split: shuffled([SoundFile(*file) for file in files]) for split, files in tree.files.items()},
+            clip.decoding(),
+            skip_bad=options.skip_bad,
+        )
