@@ -45,7 +45,8 @@ def _matching(
     if downloads:
         for name in registry.datasets() if dataset is None else [dataset]:
             for archive in _downloads(name):
-                for path in (data_dir / "downloads" / archive, data_dir / "downloads" / f"{archive}.part"):
+                for suffix in ("", ".part", ".sha256"):
+                    path = data_dir / "downloads" / f"{archive}{suffix}"
                     if path.is_file():
                         yield path
             for path in sorted((data_dir / "raw").glob(f"{name}-*")):

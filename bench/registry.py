@@ -62,8 +62,33 @@ BACKENDS: dict[str, Entry] = {
     "zarr": Entry("bench.loaders.zarr_:ZarrBackend", "Zarr v3 chunks or shards", {"zarr": "zarr"}),
 }
 
+AUDIO = {"librosa": "librosa", "soundfile": "soundfile"}
+IMAGES = {"PIL": "pillow"}
+
 DATASETS: dict[str, Entry] = {
+    "audiofolder": Entry(
+        "bench.datasets.audiofolder:AudioFolder", "your own: a folder of class folders of sounds", AUDIO
+    ),
     "cifar10": Entry("bench.datasets.cifar10:Cifar10", "60,000 photos, 3x32x32 uint8, 10 classes", {}),
+    "esc50": Entry("bench.datasets.esc50:Esc50", "2,000 sounds as 1x64x862 float32, 50 classes, 5 folds", AUDIO),
+    "fashion-mnist": Entry(
+        "bench.datasets.fashion_mnist:FashionMnist", "70,000 drawings of clothes, 1x28x28 uint8, 10 classes", {}
+    ),
+    "folder": Entry("bench.datasets.folder:Folder", "your own: a folder of class folders of images", IMAGES),
+    "fsdkaggle2018": Entry(
+        "bench.datasets.fsdkaggle2018:FsdKaggle2018", "11,073 sounds in pieces of 1x13x40 float32, 41 classes", AUDIO
+    ),
+    "gtzan": Entry("bench.datasets.gtzan:Gtzan", "1,000 tracks in pieces of 1x13x130 float32, 10 genres", AUDIO),
+    "masks": Entry(
+        "bench.datasets.masks:Masks", "4,095 photos of faces, 3x512x512 uint8, with or without mask", IMAGES
+    ),
+    "npy": Entry("bench.datasets.npy:Npy", "your own: x.npy and y.npy of any type and shape", {}),
+    "tiny-imagenet": Entry(
+        "bench.datasets.tiny_imagenet:TinyImagenet", "110,000 photos, 3x64x64 uint8, 200 classes", IMAGES
+    ),
+    "urbansound8k": Entry(
+        "bench.datasets.urbansound8k:UrbanSound8k", "8,732 sounds as 1x128x128 float32, 10 classes, 10 folds", AUDIO
+    ),
 }
 
 MODELS: dict[str, Entry] = {

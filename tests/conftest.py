@@ -25,7 +25,7 @@ def real_data() -> Path:
         return Path(configured)
     if os.environ.get("BENCH_REQUIRE_TEST_DATA"):
         pytest.fail("BENCH_TEST_DATA is not set, but real data is required here")
-    pytest.skip("needs real data: set BENCH_TEST_DATA to a folder that holds cifar10/ and cifar10-exact/")
+    pytest.skip("needs real data: set BENCH_TEST_DATA to a folder of real data sets (CONTRIBUTING.md)")
 
 
 @pytest.fixture(scope="session")

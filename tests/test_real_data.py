@@ -97,3 +97,60 @@ def test_another_source_of_equal_sizes_and_times_is_not_taken_for_the_first(real
     stores = [prepare(spec, tmp_path / "data", (), SilentProgress()) for spec in specs]
     assert stores[0].path != stores[1].path
     assert stores[0].manifest.source_digest != stores[1].manifest.source_digest
+
+
+SETS = {
+    # data set: (folder, split, samples, shape, dtype, samples per class)
+    "tiny-imagenet": ("tiny-imagenet", "train", 10_000, (3, 64, 64), "uint8", [50] * 200),
+    "masks": ("masks", "test", 60, (3, 512, 512), "uint8", [30, 30]),
+    "esc50": ("esc50", "train", 160, (1, 64, 862), "float32", None),
+}
+ESC10_TARGETS = [0, 1, 10, 11, 12, 20, 21, 38, 40, 41]
+
+
+@pytest.fixture(scope="module")
+def shared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("decoded")
+
+
+@pytest.mark.parametrize("backend", sorted(registry.BACKENDS))
+@pytest.mark.parametrize("dataset", SETS)
+def test_every_set_goes_through_every_backend(
+    bench, real_data: Path, shared_data_dir: Path, dataset: str, backend: str
+) -> None:
+    folder, split, count, shape, dtype, per_class = SETS[dataset]
+    flags = ("--backend", backend, "--dataset", dataset, "--source", f"local:{real_data / folder}", "--split", split)
+    run = ("--epochs", "1", "--batch-size", "20", "--deterministic", "--device", "cpu", "--json")
+    result = bench("run", *flags, *run, "--data-dir", str(shared_data_dir))
+    assert result.returncode == 0, result.stderr
+    record = RunRecord.model_validate(json.loads(result.stdout))
+    assert (record.data.count, record.data.shape, record.data.dtype) == (count, shape, dtype)
+    assert (record.data.origin, record.data.skipped_count) == ("local", 0)
+    assert record.store.digest_ok
+    assert record.data.checked_samples == min(count, 400)
+    result = bench("verify", *flags, "--data-dir", str(shared_data_dir))
+    assert result.returncode == 0, result.stderr
+    assert "every sample equals its source" in result.stdout
+    # Decoded once: all backends hold what the first one was given, and learn the same from it.
+    (known,) = (shared_data_dir / "sources").glob(f"{dataset}-*/truth.json")
+    facts = json.loads(known.read_text())
+    assert record.data.digest == facts["digest"]
+    counts = facts["content"]["class_counts"]
+    assert counts == (per_class or [16 if target in ESC10_TARGETS else 0 for target in range(50)])
+    losses = LOSSES.setdefault(dataset, record.epochs[0].batch_loss)
+    assert record.epochs[0].batch_loss == losses
+
+
+LOSSES: dict[str, list[float]] = {}
+
+
+@pytest.mark.parametrize(("dataset", "count"), [("tiny-imagenet", 10_000), ("masks", 240), ("esc50", 160)])
+def test_decoding_stays_within_its_memory(real_data: Path, tmp_path: Path, dataset: str, count: int) -> None:
+    from bench.isolated import prepare as prepare_apart
+
+    source = f"local:{real_data / dataset}"
+    spec = make_spec(StoreSpec, [], backend="memmap", dataset=dataset, source=source)
+    known = prepare_apart(spec, tmp_path, (), SilentProgress()).manifest
+    assert known.count == count
+    assert known.decoding.peak_pss_bytes - known.decoding.baseline_pss_bytes < MEMORY_LIMIT_BYTES
+    assert known.prepare_peak_rss_bytes - known.prepare_baseline_rss_bytes < MEMORY_LIMIT_BYTES

@@ -32,7 +32,7 @@ def _splits(found: Inspection) -> Table:
     columns = ["split", "samples", "classes", "shape", "dtype", "values", "mean ± std", "decoded, MB", "read in, s"]
     schema = found.splits[0].schema
     notes = [f"Origin: {schema.origin}. Licence: {schema.licence}."]
-    chosen = ", ".join(f"{key}={value}" for key, value in found.options.items() if value is not None)
+    chosen = ", ".join(f"{key}={value}" for key, value in found.options.items() if value not in (None, False))
     notes += [f"Options: {chosen}."] if chosen else []
     for split in found.splits:
         skipped, odd = split.decoding.skipped, split.content.not_finite

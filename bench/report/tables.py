@@ -72,7 +72,9 @@ def sample_text(record: RunRecord) -> str:
     if record.data is None:
         return "unknown"
     shape = "x".join(map(str, record.data.shape)) or "single values"
-    options = "".join(f", {key}={value}" for key, value in record.spec.dataset_options.items() if value is not None)
+    options = "".join(
+        f", {key}={value}" for key, value in record.spec.dataset_options.items() if value not in (None, False)
+    )
     return f"{record.data.dtype} {shape}{options}"
 
 
