@@ -34,3 +34,14 @@ def test_committed_records_are_complete_runs_on_verified_data() -> None:
         assert record.store.digest_ok
         assert record.data.checked_samples
         assert "/" not in record.spec.source
+
+
+def test_committed_runs_on_the_same_data_have_the_same_losses() -> None:
+    losses: dict[tuple[str, str, int], list[list[float]]] = {}
+    for _, record in results.read_all(REFERENCE)[0]:
+        work = (record.data.digest, record.spec.model, record.spec.batch_size)
+        losses.setdefault(work, []).append([loss for epoch in record.epochs for loss in epoch.batch_loss])
+    assert max(map(len, losses.values())) > 1
+    for found in losses.values():
+        shortest = min(map(len, found))
+        assert all(values[:shortest] == found[0][:shortest] for values in found)
