@@ -101,7 +101,7 @@ def test_another_source_of_equal_sizes_and_times_is_not_taken_for_the_first(real
 
 SETS = {
     # data set: (folder, split, samples, shape, dtype, samples per class)
-    "tiny-imagenet": ("tiny-imagenet", "train", 10_000, (3, 64, 64), "uint8", [50] * 200),
+    "tiny-imagenet": ("tiny-imagenet", "val", 2_000, (3, 64, 64), "uint8", [10] * 200),
     "masks": ("masks", "test", 60, (3, 512, 512), "uint8", [30, 30]),
     "esc50": ("esc50", "train", 160, (1, 64, 862), "float32", None),
 }

@@ -105,10 +105,15 @@ def test_loss_and_accuracy_equal_a_plain_training_loop() -> None:
     assert result.loss == pytest.approx(np.average(losses, weights=sizes))
 
 
-def test_normalisation_maps_bytes_to_minus_one_to_one_and_leaves_floats_alone() -> None:
+def test_normalisation_maps_bytes_to_minus_one_to_one_and_standardises_other_values() -> None:
     assert normalised(torch.tensor([0, 255], dtype=torch.uint8), None).tolist() == [-1.0, 1.0]
     floats = torch.tensor([-3.5, 200.0])
     assert normalised(floats, None).tolist() == [-3.5, 200.0]
+    assert normalised(floats, (98.25, 50.875)).tolist() == [-2.0, 2.0]
+    assert normalised(floats, (200.0, 0.0)).tolist() == [-203.5, 0.0]
+    assert floats.tolist() == [-3.5, 200.0], "the batch belongs to the loader"
+    whole = torch.tensor([2, 6], dtype=torch.int16)
+    assert normalised(whole, (4.0, 2.0)).tolist() == [-1.0, 1.0]
 
 
 @pytest.mark.parametrize("name", sorted(registry.MODELS))

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.contracts.source import SourceError
+from bench.datasets import parallel
 from bench.datasets.decoded import DecodedFiles, Decoding, Facts, File
 from bench.datasets.parallel import DecoderError, in_order
 from bench.datasets.trees import class_folders, files_below, shuffled, stratified
@@ -155,11 +156,31 @@ def test_the_fingerprint_notices_what_changes_samples(tmp_path: Path) -> None:
         data.fingerprint()
 
 
-def test_interrupting_the_user_does_not_stop_a_worker(tmp_path: Path) -> None:
+@pytest.fixture
+def done_alone(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The items that were given to a process of their own, which happens only after a crash."""
+    items: list[object] = []
+    alone = parallel._Worker.alone
+    monkeypatch.setattr(parallel._Worker, "alone", lambda self, item: (items.append(item), alone(self, item))[1])
+    return items
+
+
+def test_only_the_group_of_a_crash_is_done_again(tmp_path: Path, done_alone: list[object]) -> None:
+    files = []
+    for number in range(60):
+        (tmp_path / f"{number}.txt").write_text("crash" if number == 12 else str(number))
+        files.append(File(str(tmp_path / f"{number}.txt"), 0))
+    results = list(in_order(decoders.text, files, group=5, preload=["decoders"], workers=2))
+    assert [isinstance(result, SourceError) for result in results] == [number == 12 for number in range(60)]
+    assert done_alone == files[10:15]
+
+
+def test_interrupting_the_user_does_not_stop_a_worker(done_alone: list[object]) -> None:
     with closing(in_order(decoders.process_id, range(200), group=1, preload=[], workers=2)) as results:
         pid = next(results)
         os.kill(pid, signal.SIGINT)
         assert len(list(results)) == 199
+    assert done_alone == []
 
 
 def test_files_are_found_sorted_without_hidden_ones(tmp_path: Path) -> None:
