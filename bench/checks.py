@@ -35,6 +35,15 @@ def _skipped(record: RunRecord) -> str | None:
     )
 
 
+def _not_finite(record: RunRecord) -> str | None:
+    if record.data is None or not record.data.not_finite:
+        return None
+    return (
+        f"{record.data.not_finite:,} values of the data are infinite or undefined, so losses are, too: "
+        "repair them, or measure loading alone with --model none."
+    )
+
+
 def _lossy(record: RunRecord) -> str | None:
     if record.store is None or record.store.lossy is None:
         return None
@@ -91,6 +100,7 @@ def _cache(record: RunRecord) -> str | None:
 _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "synthetic-data": _synthetic,
     "skipped-files": _skipped,
+    "not-finite-values": _not_finite,
     "lossy-store": _lossy,
     "no-repeats": _no_repeats,
     "worker-start": _worker_start,

@@ -50,7 +50,7 @@ def _matching(
                     if path.is_file():
                         yield path
             for path in sorted((data_dir / "raw").glob(f"{name}-*")):
-                if path.is_dir() and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}(\.part-[0-9]+)?", path.name):
+                if path.is_dir() and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", path.name):
                     yield path
 
 

@@ -113,8 +113,10 @@ def run(
         amp=amp,
         deterministic=deterministic,
     )
+    places = _places(data_dir)
+    spec.require_apart(**{"--data-dir": places.data_dir, "--results": results})
     records.require_writable(results)
-    outcome = runner.run(spec, _places(data_dir), console.make_progress(), repair=yes)
+    outcome = runner.run(spec, places, console.make_progress(), repair=yes)
     if json:
         console.out(outcome.record.to_json())
     elif outcome.record.status == "ok":
@@ -147,15 +149,17 @@ def prepare(
     which = {"dataset": dataset, "source": source, "split": split, "limit": limit}
     spec = make_spec(StoreSpec, option or [], dataset_options=dataset_options, backend=backend, **which)
     places = _places(data_dir)
+    spec.require_apart(**{"--data-dir": places.data_dir})
     store = build(spec, places.data_dir, places.search, console.make_progress(), repair=yes, rebuild=rebuild)
     known = store.manifest
     growth_mb = (known.prepare_peak_rss_bytes - known.prepare_baseline_rss_bytes) / 1e6
     decoding = console.decoding_text(known.decoding)
+    kept = "" if store.built else ". It was there already: these are the figures of when it was built"
     loss = f", lossy (PSNR {known.lossy.psnr_db:.1f} dB)" if known.lossy else ""
     console.out(
         f"{backend}: {known.count:,} samples of {dataset} ({known.origin}), {known.size_bytes / 1e6:,.1f} MB in "
         f"{known.file_count:,} files, {decoding}, written in {known.prepare_s:.2f} s (memory +{growth_mb:.0f} MB), "
-        f"verified in {known.verify_s:.2f} s{loss}\n{store.path}"
+        f"verified in {known.verify_s:.2f} s{loss}{kept}\n{store.path}"
     )
 
 
@@ -212,9 +216,11 @@ def inspect(
     spec = make_spec(DataSpec, [], dataset=dataset, dataset_options=dataset_options, source=source)
     places = _places(data_dir)
     target = sheet or results / f"inspect-{spec.dataset_label}.png"
+    spec.require_apart(**{"--data-dir": places.data_dir, "--sheet" if sheet else "--results": target.parent})
     found = isolated.call(inspection.inspect, (spec, places.data_dir, places.search, target), console.make_progress())
     for table in content_tables(found):
         console.print_table(table)
+        console.out("")
     if found.sheet is not None:
         console.out(f"Samples of {found.sheet_split} drawn in {found.sheet}")
 
@@ -301,12 +307,14 @@ def table(
 def clean(
     backend: Annotated[str | None, typer.Option(help="Only stores of this backend.", show_default=False)] = None,
     dataset: Annotated[str | None, typer.Option(help="Only stores of this data set.", show_default=False)] = None,
-    downloads: Annotated[bool, typer.Option("--downloads", help="Remove downloaded archives, too.")] = False,
+    downloads: Annotated[
+        bool, typer.Option("--downloads", help="Remove downloads, and what was unpacked, too.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Remove prepared stores and the leftovers of interrupted builds."""
+    """Remove prepared stores, decoded samples, and what interrupted work left behind."""
     from bench import cleaning, console
 
     doomed = cleaning.find(_places(data_dir).data_dir, backend, dataset, downloads=downloads)

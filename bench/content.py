@@ -23,14 +23,16 @@ class SkippedFile(BaseModel):
 class Content(BaseModel):
     """The values of a split. All but ``not_finite``, the number of infinite or undefined ones, are of finite values.
 
+    ``low`` and ``high`` are None where there are none.
+
     ``mean`` and ``std`` are None for uint8, whose scale is known without them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     class_counts: tuple[int, ...]
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     mean: float | None
     std: float | None
     not_finite: int
@@ -94,8 +96,8 @@ class ContentTally:
         empty = self._low > self._high
         return Content(
             class_counts=tuple(self._class_counts.tolist()),
-            low=0.0 if empty else self._low,
-            high=0.0 if empty else self._high,
+            low=None if empty else self._low,
+            high=None if empty else self._high,
             mean=self._mean if self._moments else None,
             std=(self._squares / self._count) ** 0.5 if self._moments else None,
             not_finite=self._not_finite,

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.contracts.errors import BenchError
+
 Backend = Annotated[str, typer.Option(help="Storage backend; see `bench list backends`.", show_default=False)]
 Dataset = Annotated[
     str,
@@ -44,7 +46,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Rebuild the store if it is dam
 Results = Annotated[Path, typer.Option(help="Folder of records.")]
 
 DATASET_FLAGS: dict[str, tuple[Any, str]] = {
-    "size": (int | None, "Images: shorter side and centre crop, in pixels."),
+    "size": (str | None, "Images: shorter side and centre crop, in pixels."),
     "feature": (str | None, "Sounds: stft, mel, logmel or mfcc."),
     "sample_rate": (int | None, "Sounds: samples per second after resampling."),
     "n_fft": (int | None, "Sounds: length of the window, in samples."),
@@ -52,7 +54,7 @@ DATASET_FLAGS: dict[str, tuple[Any, str]] = {
     "n_mels": (int | None, "Sounds: number of mel filters."),
     "n_mfcc": (int | None, "Sounds: number of cepstral coefficients."),
     "seconds": (float | None, "Sounds: length of one sample."),
-    "trim_db": (float | None, "Sounds: remove what is this much below the loudest part, in dB."),
+    "trim_db": (str | None, "Sounds: remove what is this much below the loudest part, in dB, or none."),
     "fold": (int | None, "Sets with folds: the one for testing."),
     "subset": (str | None, "Sets with subsets: which classes."),
 }
@@ -77,7 +79,11 @@ def dataset_flags(command: Callable[..., None]) -> Callable[..., None]:
         used = {name: value for name, value in chosen.items() if value is not None}
         if flags.pop("skip_bad"):
             used["skip_bad"] = True
-        used.update(split_pairs(_OTHER, others, "See `bench list datasets NAME`."))
+        for key, value in split_pairs(_OTHER, others, "See `bench list datasets NAME`.").items():
+            name = key.replace("-", "_")
+            if name in used:
+                raise BenchError(f"{_OTHER} {key}: the option is given twice.")
+            used[name] = value
         command(**flags, dataset_options=used)
 
     own = inspect.signature(command, eval_str=True)

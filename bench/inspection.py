@@ -16,10 +16,12 @@ from bench.content import Content, Decoding
 from bench.contracts.source import Progress, SampleBlock, Schema, Split
 from bench.prepare import disk_errors
 from bench.spec import DataSpec
+from bench.store import StoreError
 from bench.truth import truth_of
 
 MAX_TILES = 96
 MAX_PER_CLASS = 8
+MAX_CLASSES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,22 @@ def inspect(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], sheet: Pat
         if contact_sheet.drawable(first.schema):
             with closing(first.samples(source)) as blocks:  # type: ignore[type-var]  # a generator
                 tiles = _examples(blocks, first.content.class_counts)
-            contact_sheet.draw(sheet, first.schema, tiles)
+            _draw(sheet, first.schema, tiles)
             drawn = sheet
     splits = [SplitContent(truth.schema, truth.content, truth.decoding) for truth in truths]
     return Inspection(spec.dataset, spec.dataset_options, splits, drawn, present[0])
 
 
+def _draw(sheet: Path, schema: Schema, tiles: list[tuple[int, list[NDArray[Any]]]]) -> None:
+    try:
+        contact_sheet.draw(sheet, schema, tiles)
+    except OSError as error:
+        raise StoreError(f"{sheet} cannot be written: {error.strerror or error}. Choose another --sheet.") from error
+
+
 def _examples(blocks: Iterator[SampleBlock], class_counts: tuple[int, ...]) -> list[tuple[int, list[NDArray[Any]]]]:
     """Return the first samples of each class, reading no more than is needed for them."""
-    present = [label for label, count in enumerate(class_counts) if count]
+    present = [label for label, count in enumerate(class_counts) if count][:MAX_CLASSES]
     each = max(1, min(MAX_PER_CLASS, MAX_TILES // len(present)))
     wanted = {label: min(each, class_counts[label]) for label in present}
     found: dict[int, list[NDArray[Any]]] = {label: [] for label in present}

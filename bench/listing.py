@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,10 @@ def backend_options(name: str) -> Table:
 
 def dataset_options(name: str) -> Table:
     """Return the options of one data set, as flags, with default and meaning."""
-    return _options(name, registry.dataset_class(name).options_type, as_flags=True)
+    cls = registry.dataset_class(name)
+    table = _options(name, cls.options_type, as_flags=True)
+    layout = [" ".join(part.split()) for part in inspect.cleandoc(cls.__doc__ or "").split("\n\n")]
+    return replace(table, notes=[*table.notes, *(text for text in layout if text)])
 
 
 def _options(name: str, options: type[Options], *, as_flags: bool) -> Table:
@@ -47,7 +52,8 @@ def _options(name: str, options: type[Options], *, as_flags: bool) -> Table:
         default = "none" if field.default is None else str(field.default)
         shown = f"--{key.replace('_', '-')}" if as_flags else key
         rows.append([shown, _values(schema[key]), default, field.description or ""])
-    return Table(f"Options of {name}", ["option", "values", "default", "meaning"], rows, text_columns=4)
+    notes = [] if rows else [f"{name} has no options."]
+    return Table(f"Options of {name}", ["option", "values", "default", "meaning"], rows, notes, text_columns=4)
 
 
 def datasets(search: Iterable[Path]) -> Table:

@@ -66,7 +66,8 @@ def prepare(
                 if not rebuild:
                     found = _intact(path, backend, truth, progress, repair=repair)
                     if found is not None:
-                        return found
+                        # The same samples may come from elsewhere now, with other files left out.
+                        return Store(path, found.manifest.model_copy(update={"decoding": truth.decoding}))
                 store.remove_tree(path)
             return _build(spec, backend, source, truth, path, progress)
 
@@ -98,7 +99,8 @@ def _prepared(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progres
 
 
 def _path(spec: StoreSpec, data_dir: Path, backend: Backend[Any], truth: Truth) -> Path:
-    data = [spec.dataset_name, spec.dataset_options, spec.split, truth.schema.origin, truth.digest]
+    schema = truth.schema
+    data = [spec.dataset_name, spec.dataset_options, spec.split, schema.origin, list(schema.classes), truth.digest]
     versions = [backend.format_version, store.FORMAT_VERSION]
     key = content_hash([*data, backend.name, _written_options(spec, backend), *versions])
     return store.store_path(data_dir, spec.dataset_name, backend.name, key)
@@ -203,7 +205,7 @@ def _build(
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    return Store(path, manifest)
+    return Store(path, manifest, built=True)
 
 
 def _watched(blocks: Iterable[SampleBlock], progress: Progress) -> Iterator[SampleBlock]:

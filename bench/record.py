@@ -88,6 +88,9 @@ class DataInfo(_Part):
     decode_s: float | None = None
     decode_peak_pss_bytes: int | None = None
     decode_baseline_pss_bytes: int | None = None
+    not_finite: int = 0
+    """How many values are infinite or undefined."""
+
     skipped_count: int = 0
     skipped: list[Skipped] = []
 

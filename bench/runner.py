@@ -259,6 +259,7 @@ def _data_info(found: _Findings) -> DataInfo:
         decode_s=decoding.decode_s,
         decode_peak_pss_bytes=decoding.peak_pss_bytes,
         decode_baseline_pss_bytes=decoding.baseline_pss_bytes,
+        not_finite=manifest.content.not_finite,
         skipped_count=len(decoding.skipped),
         skipped=[Skipped(file=skipped.file, reason=skipped.reason) for skipped in decoding.skipped],
     )

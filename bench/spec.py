@@ -15,7 +15,7 @@ from bench import registry
 from bench.contracts.backend import Backend
 from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
-from bench.contracts.source import DataSource, SourceRequest, Split
+from bench.contracts.source import DataSource, OwnData, SourceRequest, Split
 
 NO_MODEL = "none"
 
@@ -42,6 +42,16 @@ class DataSpec(BaseModel):
             return value
         raise ValueError("must be auto, official, synthetic or local:PATH")
 
+    @field_validator("dataset", "source")
+    @classmethod
+    def _writable(cls, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            text = "the path has bytes that are no text, which no record can hold: rename it, or use a link"
+            raise ValueError(text) from None
+        return value
+
     @property
     def dataset_name(self) -> str:
         """The registered name, without a path."""
@@ -51,15 +61,34 @@ class DataSpec(BaseModel):
     def dataset_label(self) -> str:
         """The name, with the last part of the path where there is one: fit for a file name."""
         name, _, path = self.dataset.partition(":")
-        last = re.sub(r"[^A-Za-z0-9_.]+", "_", Path(path).expanduser().absolute().name).strip("._") if path else ""
+        last = re.sub(r"[^A-Za-z0-9_.]+", "_", Path(path).absolute().name).strip("._") if path else ""
         return f"{name}-{last}" if last else name
+
+    @property
+    def place(self) -> Path | None:
+        """The path that was given for the data, if any. Raises SpecError."""
+        path = self.dataset.partition(":")[2] or self.source.partition(":")[2]
+        try:
+            return Path(path).expanduser() if path else None
+        except RuntimeError as error:
+            raise SpecError(f"{path}: there is no such user. Write the path in full.") from error
+
+    def require_apart(self, **folders: Path) -> None:
+        """Raise SpecError where one of our own folders, named by its flag, would become part of the user's data."""
+        cls = registry.dataset_class(self.dataset_name)
+        if self.place is None or not issubclass(cls, OwnData) or not cls.whole_folder:
+            return
+        place = self.place.resolve()
+        for flag, folder in folders.items():
+            if folder.expanduser().resolve().is_relative_to(place):
+                raise SpecError(f"{flag} {folder} lies inside {self.dataset} and would become data. Choose another.")
 
     def open_source(self, search: Iterable[Path]) -> DataSource:
         """Return the data set, not yet prepared, looking for raw data in ``search``."""
         cls = registry.dataset_class(self.dataset_name)
-        local = self.dataset.partition(":")[2] or self.source.partition(":")[2]
-        if local:
-            request = SourceRequest("local", Path(local).expanduser())
+        place = self.place
+        if place is not None:
+            request = SourceRequest("local", place)
         else:
             request = SourceRequest(self.source, None, tuple(search))  # type: ignore[arg-type]  # checked above
         return cls(request, cls.options_type.model_validate(self.dataset_options))
@@ -165,7 +194,7 @@ def _dataset_options(dataset: type[DataSource], values: Mapping[str, Any]) -> Op
         if key not in fields:
             raise SpecError(f"{dataset.name} has no {_flag(key)}. {has}")
     try:
-        return dataset.options_type.model_validate(values)
+        return dataset.options_type.model_validate({k: None if v == "none" else v for k, v in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:

@@ -84,6 +84,8 @@ class Store:
 
     path: Path
     manifest: Manifest
+    built: bool = False
+    """Whether it has only just been written."""
 
     @property
     def root(self) -> Path:
@@ -208,7 +210,12 @@ def find_leftovers(data_dir: Path) -> list[Path]:
     """Return folders of builds that never finished, also of builds that are still running."""
     found = stores_folder(data_dir).glob(f"*/{BUILD_PREFIX}*")
     builds = [path for path in found if path.is_dir() and _LEFTOVER_NAME.fullmatch(path.name)]
-    return sorted([*builds, *(path for path, _ in find_sources(data_dir) if ".part-" in path.name)])
+    unpackings = [path for path in (data_dir / "raw").glob("*.part-*") if path.is_dir() and _is_source(path)]
+    return sorted([*builds, *unpackings, *(path for path, _ in find_sources(data_dir) if ".part-" in path.name)])
+
+
+def _is_source(path: Path) -> bool:
+    return _SOURCE_NAME.fullmatch(path.name) is not None
 
 
 def find_sources(data_dir: Path) -> list[tuple[Path, str]]:

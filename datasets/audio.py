@@ -47,6 +47,9 @@ TrimDb = Annotated[
 ]
 
 
+_USED_BY = {"n_mels": {"mel", "logmel", "mfcc"}, "n_mfcc": {"mfcc"}}
+
+
 class AudioOptions(Options):
     """What the user may choose about sounds; each set has its own defaults."""
 
@@ -66,6 +69,10 @@ class AudioOptions(Options):
             raise ValueError(
                 f"--hop {self.hop} is more than --n-fft {self.n_fft}: the sound between two windows would be lost"
             )
+        for name, features in _USED_BY.items():
+            default = type(self).model_fields[name].default
+            if getattr(self, name) != default and self.feature not in features:
+                raise ValueError(f"--{name.replace('_', '-')} has no effect on --feature {self.feature}. Leave it out")
         if self.length < self.hop:
             raise ValueError(f"--seconds {self.seconds:g} is shorter than one --hop of {self.hop} samples")
         if self.feature != "stft":

@@ -10,11 +10,8 @@ from bench.contracts.source import SourceError, Split
 
 from .trees import class_folders, files_below
 
-_SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
-}
+_SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Names of folders that are splits, in any case of letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,8 @@ def class_tree(path: Path, suffixes: Collection[str], what: str) -> ClassTree:
     """Return the files in ``PATH/CLASS/...`` (all for training) or ``PATH/train/CLASS/...``, at any depth.
 
     ``PATH/train`` is a split if it holds folders; so are ``val`` (``valid``, ``validation``) and
-    ``test`` beside it. Files of other suffixes are passed over. ``what`` names the files in messages.
+    ``test`` beside it, in any case of letters. Files of other suffixes are passed over. ``what`` names
+    the files in messages.
 
     Raises:
         SourceError: fewer than two classes, a class without files, files of no class, a class that
@@ -37,7 +35,7 @@ def class_tree(path: Path, suffixes: Collection[str], what: str) -> ClassTree:
     """
     if not path.is_dir():
         raise SourceError(f"{path} is no folder. Name one that holds a folder of {what} per class.")
-    roots = _roots(path)
+    roots = _roots(path, suffixes, what)
     for root in roots.values():
         _refuse_stray(root, suffixes, what)
     classes = class_folders(roots["train"])
@@ -50,16 +48,28 @@ def class_tree(path: Path, suffixes: Collection[str], what: str) -> ClassTree:
     return ClassTree(tuple(classes), {split: _files(root, classes, suffixes, what) for split, root in roots.items()})
 
 
-def _roots(path: Path) -> dict[Split, Path]:
-    if not ((path / "train").is_dir() and class_folders(path / "train")):
-        return {"train": path}
+def _roots(path: Path, suffixes: Collection[str], what: str) -> dict[Split, Path]:
+    names = class_folders(path)
     found: dict[Split, Path] = {}
-    for split, names in _SPLIT_FOLDERS.items():
-        present = [path / name for name in names if (path / name).is_dir() and class_folders(path / name)]
-        if len(present) > 1:
-            raise SourceError(f"{present[0]} and {present[1]} are the same split. Rename one of them.")
-        if present:
-            found[split] = present[0]
+    for name in names:
+        split = _SPLITS.get(name.lower())
+        if split is None or not class_folders(path / name):
+            continue
+        if split in found:
+            raise SourceError(f"{found[split]} and {path / name} are the same split. Rename one of them.")
+        found[split] = path / name
+    if not found:
+        return {"train": path}
+    first = next(iter(found.values()))
+    if "train" not in found:
+        raise SourceError(f"{path} holds {first.name}, but no train. Add that folder, or name {first} itself.")
+    for name in names:
+        if name.lower() not in _SPLITS and files_below(path / name, suffixes):
+            raise SourceError(
+                f"{path / name} has {what}, but beside {found['train'].name} there are only {', '.join(_SPLITS)}. "
+                "Rename it, or move it elsewhere."
+            )
+    _refuse_stray(path, suffixes, what)
     return found
 
 

@@ -108,7 +108,7 @@ class DecodedFiles(RawData):
 
     def fingerprint(self) -> str:
         """See RawData.fingerprint."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(repr(self.facts.classes).encode(errors="surrogateescape"))
         for split, items in self.items.items():
             for item in items:
                 digest.update(f"{split} {item.label} {item.state()}\n".encode(errors="surrogateescape"))
@@ -161,6 +161,10 @@ class DecodedFiles(RawData):
         held = held_bytes = 0
         for item, result in zip(items, results, strict=True):
             if isinstance(result, SourceError):
+                if parts:
+                    # First what came before: whoever wanted no more never hears of this file.
+                    yield SampleBlock(np.concatenate(parts), np.concatenate(labels))
+                    parts, labels, held, held_bytes = [], [], 0, 0
                 reason, name = str(result).rstrip("."), _printable(item.name)
                 if not self.skip_bad:
                     raise SourceError(f"{name} cannot be used: {reason}. Repair it, remove it, or use --skip-bad.")

@@ -43,7 +43,8 @@ class GtzanOptions(AudioOptions):
     @property
     def segments(self) -> int:
         """How many segments a track gives."""
-        return int(_TRACK_SECONDS // self.seconds)
+        # Whole up to rounding: 30 / 0.1 is 300.
+        return int(_TRACK_SECONDS / self.seconds + 1e-9)
 
 
 class Gtzan(Published):

@@ -35,6 +35,7 @@ class Npy(OwnData):
 
     name: ClassVar[str] = "npy"
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+    whole_folder: ClassVar[bool] = False
 
     def locate(self, path: Path, *, official_only: bool) -> RawData | None:
         """See DataSource.locate. Whatever is not as described above is an error."""

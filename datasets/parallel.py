@@ -24,6 +24,7 @@ from bench.contracts.source import SourceError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_MOST_WORKERS = 12  # each takes some 20 MB where librosa is loaded; more would cost more memory than time
 _QUEUED = 2
 """Groups that a worker has at a time: one in work, one waiting, so that it never waits for us."""
 
@@ -32,9 +33,9 @@ class DecoderError(RuntimeError):
     """An exception in a worker that no user should see; the text has its traceback."""
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+def usual_workers() -> int:
+    """Return how many workers there are if nobody says: one per core that this process may use, up to a limit."""
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def in_order(
@@ -56,7 +57,7 @@ def in_order(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *preload])
-    pool = [_Worker(context, function) for _ in range(workers or cores())]
+    pool = [_Worker(context, function) for _ in range(workers or usual_workers())]
     try:
         queued: deque[tuple[_Worker[Item, Result], list[Item]]] = deque()
         # Strictly in turn: the next result is always that of the worker at the head of the queue.

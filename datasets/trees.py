@@ -48,7 +48,8 @@ def _walk(folder: str) -> Iterator[str]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(entry.path)
-            elif entry.is_file():
+            elif entry.is_file() or (entry.is_symlink() and not entry.is_dir()):
+                # A link to nowhere too: it is named when it cannot be decoded.
                 yield entry.path
 
 

@@ -91,6 +91,8 @@ class FilesystemBackend(Backend[FilesystemOptions]):
 
     def unsupported(self, schema: Schema) -> str | None:
         """See Backend.unsupported."""
+        if not schema.shape:
+            return "a sample without a dimension is a number, and no file of its own."
         if self.options.format in {"auto", "npy"} or _holds_images(schema):
             return None
         return (

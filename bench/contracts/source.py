@@ -219,8 +219,8 @@ class DataSource(ABC):
             return self.fetch(cache, progress)
         except SourceUnavailableError as error:
             if official_only:
-                place = f"put it into {request.search[0]}, or " if request.search else ""
-                raise SourceUnavailableError(f"{error} Go online, {place}use --source local:PATH.") from error
+                place = f"Put it into {request.search[0]}, or use" if request.search else "Use"
+                raise SourceUnavailableError(f"{error} {place} --source local:PATH.") from error
             progress.note(
                 f"SYNTHETIC DATA: {error} Going on with a synthetic stand-in for {self.name}; "
                 "every result says so. Use --source local:PATH for your own copy."
@@ -235,7 +235,7 @@ class DataSource(ABC):
         if found is None:
             raise SourceError(
                 f"No {self.name} data at {path}: neither the folder nor one inside it has a known layout. "
-                "See `bench list datasets` for the layouts."
+                f"`bench list datasets {self.name}` says what it looks like."
             )
         return found
 
@@ -267,6 +267,8 @@ class OwnData(DataSource):
     """Data of the user's own, named with its place: ``NAME:PATH``."""
 
     takes_path: ClassVar[bool] = True
+    whole_folder: ClassVar[bool] = True
+    """Whether everything in the folder counts as data, so that nothing else may be written there."""
 
     def fetch(self, cache: Path, progress: Progress) -> RawData:  # noqa: ARG002  # the contract's
         """See DataSource.fetch."""

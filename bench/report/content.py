@@ -5,6 +5,8 @@ from __future__ import annotations
 from bench.inspection import Inspection
 from bench.report.tables import Table
 
+MAX_CLASSES = 500
+
 
 def content_tables(found: Inspection) -> list[Table]:
     """Return one table about the splits, and one about the classes."""
@@ -23,7 +25,7 @@ def _splits(found: Inspection) -> Table:
                 f"{sum(1 for count in content.class_counts if count)} of {len(schema.classes)}",
                 shape,
                 schema.dtype,
-                f"{content.low:g} … {content.high:g}",
+                "n/a" if content.low is None else f"{content.low:g} … {content.high:g}",
                 "n/a" if content.mean is None else f"{content.mean:.4g} ± {content.std:.4g}",
                 f"{schema.count * schema.sample_bytes / 1e6:,.1f}",
                 f"{split.decoding.decode_s:.2f}",
@@ -46,6 +48,8 @@ def _classes(found: Inspection) -> Table:
     columns = ["class", *(split.schema.split for split in found.splits)]
     rows = [
         [name, *(f"{split.content.class_counts[label]:,}" for split in found.splits)]
-        for label, name in enumerate(classes)
+        for label, name in enumerate(classes[:MAX_CLASSES])
     ]
-    return Table("Samples per class", columns, rows)
+    more = len(classes) - len(rows)
+    notes = [f"And {more:,} more classes."] if more else []
+    return Table("Samples per class", columns, rows, notes)

@@ -78,13 +78,17 @@ def sample_text(record: RunRecord) -> str:
     return f"{record.data.dtype} {shape}{options}"
 
 
-def differing_options(records: Sequence[RunRecord]) -> set[str]:
-    """Return the options of data sets that do not have the same value in all records of the same data set."""
+def differing_options(records: Sequence[RunRecord]) -> dict[str, set[str]]:
+    """Return, for each data set, the options that do not have the same value in all of its records."""
     values: dict[tuple[str, str], set[str]] = {}
     for record in records:
         for key, value in record.spec.dataset_options.items():
             values.setdefault((record.spec.dataset, key), set()).add(str(value))
-    return {key for (_, key), found in values.items() if len(found) > 1}
+    differing: dict[str, set[str]] = {record.spec.dataset: set() for record in records}
+    for (dataset, key), found in values.items():
+        if len(found) > 1:
+            differing[dataset].add(key)
+    return differing
 
 
 def options_text(record: RunRecord) -> str:
@@ -145,7 +149,7 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
     shown = differing_options(ok)
     rows = [
         [
-            data_label(r, shown),
+            data_label(r, shown[r.spec.dataset]),
             r.spec.model,
             run_label(r),
             options_text(r),
@@ -158,6 +162,8 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
         "Epoch times: median (lowest…highest) of the epochs after the warm-up, all of one process. The same run in "
         "another process differs by more than that, so small differences between rows mean nothing."
     ]
+    samples = {f"{data_label(r, shown[r.spec.dataset])}: {sample_text(r)}" for r in ok}
+    notes += [f"Samples: {'; '.join(sorted(samples))}."] if samples else []
     notes += [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in ok)]
     left_out = len(records) - len(ok)
     notes += [f"{left_out} {'run' if left_out == 1 else 'runs'} without a result left out."] if left_out else []

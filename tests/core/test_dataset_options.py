@@ -187,3 +187,101 @@ def test_clean_removes_decoded_samples(bench, raw: Path, tmp_path: Path) -> None
     assert bench("clean", "--dataset", "costly-toys", "--yes", "--data-dir", "data").returncode == 0
     assert [path.name for path in sources.iterdir() if path.is_dir()] == ["of-somebody-else"]
     assert not list((tmp_path / "data" / "stores").glob("*/memmap-*"))
+
+
+def test_renamed_classes_and_other_bad_files_are_those_of_this_copy(bench, tmp_path: Path) -> None:
+    for folder, classes, bad in (("b", ("cat", "dog"), "bad1.png"), ("c", ("apple", "pear"), "bad2.png")):
+        for name in classes:
+            (tmp_path / folder / name).mkdir(parents=True)
+            for number in range(6):
+                colour = (number, int(classes[0] == name), 7)
+                Image.new("RGB", (4, 4), colour).save(tmp_path / folder / name / f"{number}.png")
+        (tmp_path / folder / classes[0] / bad).write_text("no picture")
+    for folder, classes, bad in (("b", ["cat", "dog"], "b/cat/bad1.png"), ("c", ["apple", "pear"], "c/apple/bad2.png")):
+        result = bench(*RUN, "--dataset", f"folder:{folder}", "--skip-bad", "--model", "none", "--batch-size", "4")
+        assert result.returncode == 0, result.stderr
+        data = json.loads(result.stdout)["data"]
+        assert data["classes"] == classes
+        assert [skipped["file"] for skipped in data["skipped"]] == [bad]
+
+
+def test_what_bench_writes_never_becomes_data(bench, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "photos" / name / "1.png")
+    prepare_it = ("prepare", "--backend", "memmap", "--dataset", "folder:photos")
+    for arguments in (
+        (*prepare_it, "--data-dir", "photos/cache"),
+        (*RUN, "--dataset", "folder:photos", "--results", "photos/results"),
+        ("inspect", "folder:photos", "--data-dir", "data", "--sheet", "photos/cat/sheet.png"),
+    ):
+        result = bench(*arguments)
+        assert result.returncode == 1
+        assert "lies inside folder:photos and would become data. Choose another." in result.stderr
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["cat", "dog"]
+    assert bench(*prepare_it, "--data-dir", "data").returncode == 0
+
+
+def test_values_that_are_no_numbers_are_told(bench, tmp_path: Path) -> None:
+    x = np.ones((20, 1, 8, 8), np.float32)
+    x[3, 0, 0, :2] = np.nan, np.inf
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", np.arange(20) % 2)
+    record = RunRecord.model_validate(json.loads(bench(*RUN, "--dataset", "npy:.").stdout))
+    assert record.data.not_finite == 2
+    (warning,) = [warning for warning in record.warnings if warning.kind == "not-finite-values"]
+    assert warning.message.startswith("2 values of the data are infinite or undefined")
+
+
+def test_single_values_go_into_every_backend_that_says_so(bench, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(24, dtype=np.float32))
+    np.save(tmp_path / "y.npy", np.arange(24) % 2)
+    for backend in ("memory", "memmap", "hdf5", "zarr"):
+        assert bench("prepare", "--backend", backend, "--dataset", "npy:.", "--data-dir", "data").returncode == 0
+    result = bench("prepare", "--backend", "filesystem", "--dataset", "npy:.", "--data-dir", "data")
+    assert result.returncode == 1
+    assert "filesystem cannot hold npy:.: a sample without a dimension is a number" in result.stderr
+
+
+def test_options_may_be_written_with_hyphens_and_switched_off_but_not_given_twice(bench, raw: Path) -> None:
+    arguments = ("prepare", "--backend", "memmap", "--dataset", f"costly-toys:{raw}", "--data-dir", "data")
+    assert bench(*arguments, "--data-option", "skip-bad=true").returncode == 0
+    result = bench(*arguments, "--size", "8", "--data-option", "size=9")
+    assert result.returncode == 1
+    assert "--data-option size: the option is given twice." in result.stderr
+    assert (
+        make_spec(DataSpec, [], dataset="esc50", dataset_options={"trim_db": "none"}).dataset_options["trim_db"] is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text"),
+    [("folder:p\udcff", "the path has bytes that are no text"), ("folder:~nobody-of-that-name/x", "no such user")],
+)
+def test_paths_that_cannot_be_used_are_one_line(dataset: str, text: str) -> None:
+    with pytest.raises(BenchError, match=text):
+        make_spec(DataSpec, [], dataset=dataset).open_source([])
+
+
+def test_a_second_preparation_says_that_it_did_nothing(bench, raw: Path) -> None:
+    arguments = ("prepare", "--backend", "memmap", "--dataset", f"costly-toys:{raw}", "--data-dir", "data")
+    assert "It was there already" not in bench(*arguments).stdout
+    assert "It was there already: these are the figures of when it was built" in bench(*arguments).stdout
+    assert "It was there already" not in bench(*arguments, "--rebuild").stdout
+
+
+def test_clean_removes_what_a_killed_unpacking_left(bench, tmp_path: Path) -> None:
+    left = tmp_path / "data" / "raw" / "gtzan-0123456789abcdef.part-123"
+    unpacked = tmp_path / "data" / "raw" / "gtzan-0123456789abcdef"
+    for folder in (left / "data", unpacked / "data", tmp_path / "data" / "raw" / "gtzan-mine"):
+        folder.mkdir(parents=True)
+    assert bench("clean", "--yes", "--data-dir", "data").returncode == 0
+    assert not left.exists()
+    assert unpacked.exists()
+    assert bench("clean", "--yes", "--downloads", "--data-dir", "data").returncode == 0
+    assert sorted(path.name for path in (tmp_path / "data" / "raw").iterdir() if path.is_dir()) == ["gtzan-mine"]
+
+
+def test_the_list_describes_a_layout(bench) -> None:
+    text = " ".join(bench("list", "datasets", "esc50").stdout.split())
+    assert "The layout is ``meta/esc50.csv``, which lists the clips" in text

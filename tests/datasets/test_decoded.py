@@ -175,6 +175,25 @@ def test_only_the_group_of_a_crash_is_done_again(tmp_path: Path, done_alone: lis
     assert done_alone == files[10:15]
 
 
+def test_a_bad_file_behind_what_is_wanted_is_never_heard_of(tmp_path: Path) -> None:
+    contents = [str(number) for number in range(30)]
+    contents[7] = "bad"
+    assert len(next(decoded(tmp_path, contents).samples("train")).y) == 7
+    data = decoded(tmp_path, contents, skip_bad=True)
+    with closing(data.samples("train")) as blocks:
+        assert len(next(blocks).y) == 7
+        assert data.skipped("train") == ()
+        next(blocks)
+        assert len(data.skipped("train")) == 1
+
+
+def test_the_fingerprint_notices_renamed_classes(tmp_path: Path) -> None:
+    data = decoded(tmp_path, ["1", "2"])
+    same = data.fingerprint()
+    data.facts = Facts("numbers", ("even", "uneven"), "none", "local")
+    assert data.fingerprint() != same
+
+
 def test_interrupting_the_user_does_not_stop_a_worker(done_alone: list[object]) -> None:
     with closing(in_order(decoders.process_id, range(200), group=1, preload=[], workers=2)) as results:
         pid = next(results)
@@ -188,9 +207,10 @@ def test_files_are_found_sorted_without_hidden_ones(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "c" / "broken.png").symlink_to(tmp_path / "nowhere")
     assert class_folders(tmp_path) == ["a", "b", "c"]
     found = [str(Path(path).relative_to(tmp_path)) for path in files_below(tmp_path, {".png", ".jpg"})]
-    assert found == ["a/x/y.jpg", "b/10.png", "b/2.PNG", "c/1.png"]
+    assert found == ["a/x/y.jpg", "b/10.png", "b/2.PNG", "c/1.png", "c/broken.png"]
     with pytest.raises(SourceError, match="nowhere"):
         class_folders(tmp_path / "nowhere")
 

@@ -91,6 +91,42 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert opened(tmp_path).schema("train").classes == ("car", "train")
 
 
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("TRAIN", "Validation")])
+def test_names_of_splits_have_any_case_of_letters(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        for label in ("a", "b"):
+            draw(tmp_path / name / label / "1.png")
+    source = opened(tmp_path)
+    assert source.schema("train").classes == ("a", "b")
+    assert source.data.has("test" if names[1] == "TEST" else "val")
+
+
+@pytest.mark.parametrize(
+    ("folders", "text"),
+    [
+        (("val/a", "val/b", "test/a", "test/b"), "holds test, but no train"),
+        (("train/red", "train/blue", "bus", "car"), "bus has pictures, but beside train there are only train, val"),
+        (("train/a", "train/b", "testing/a", "testing/b"), "testing has pictures, but beside train"),
+        (("train/a", "train/b", "Train/a", "Train/b"), "are the same split"),
+    ],
+)
+def test_layouts_that_could_be_misread_are_refused(tmp_path: Path, folders: tuple[str, ...], text: str) -> None:
+    for folder in folders:
+        draw(tmp_path / folder / "1.png")
+    with pytest.raises(SourceError, match=text):
+        opened(tmp_path)
+
+
+def test_a_picture_beside_the_splits_is_refused(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        draw(tmp_path / "train" / label / "1.png")
+    (tmp_path / "notes").mkdir()
+    opened(tmp_path)
+    draw(tmp_path / "stray.png")
+    with pytest.raises(SourceError, match=r"'stray\.png' among them"):
+        opened(tmp_path)
+
+
 def test_the_order_mixes_the_classes_and_stays(tmp_path: Path) -> None:
     for label in "abcd":
         for k in range(10):

@@ -65,6 +65,11 @@ def test_a_track_in_two_formats_counts_once(place: Path) -> None:
     assert sum(map(len, tracks(prepared(Gtzan, place)).values())) == 8
 
 
+@pytest.mark.parametrize(("seconds", "segments"), [(0.1, 300), (0.2, 150), (0.3, 100), (0.4, 75), (7, 4), (29.9, 1)])
+def test_rounding_loses_no_segment(seconds: float, segments: int) -> None:
+    assert Gtzan.options_type.model_validate({"seconds": seconds}).segments == segments
+
+
 @pytest.mark.parametrize(("seconds", "segments", "frames"), [(3, 10, 130), (5, 6, 216), (7, 4, 302), (30, 1, 1292)])
 def test_a_track_gives_as_many_segments_as_it_holds(place: Path, seconds: float, segments: int, frames: int) -> None:
     source = prepared(Gtzan, place, seconds=seconds)
