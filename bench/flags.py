@@ -45,20 +45,20 @@ SplitName = Annotated[str, typer.Option(help="Part of the data set.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Rebuild the store if it is damaged.")]
 Results = Annotated[Path, typer.Option(help="Folder of records.")]
 
-DATASET_FLAGS: dict[str, tuple[Any, str]] = {
-    "size": (str | None, "Images: shorter side and centre crop, in pixels."),
-    "feature": (str | None, "Sounds: stft, mel, logmel or mfcc."),
-    "sample_rate": (int | None, "Sounds: samples per second after resampling."),
-    "n_fft": (int | None, "Sounds: length of the window, in samples."),
-    "hop": (int | None, "Sounds: step between windows, in samples."),
-    "n_mels": (int | None, "Sounds: number of mel filters."),
-    "n_mfcc": (int | None, "Sounds: number of cepstral coefficients."),
-    "seconds": (float | None, "Sounds: length of one sample."),
-    "trim_db": (str | None, "Sounds: remove what is this much below the loudest part, in dB, or none."),
-    "fold": (int | None, "Sets with folds: the one for testing."),
-    "subset": (str | None, "Sets with subsets: which classes."),
+DATASET_FLAGS: dict[str, tuple[Any, str, str]] = {
+    "size": (str, "PIXELS|none", "Images: shorter side and centre crop."),
+    "feature": (str, "stft|mel|logmel|mfcc", "Sounds: what is made of them."),
+    "sample_rate": (int, "HZ", "Sounds: sample rate after resampling."),
+    "n_fft": (int, "SAMPLES", "Sounds: length of the window."),
+    "hop": (int, "SAMPLES", "Sounds: step between windows."),
+    "n_mels": (int, "N", "Sounds: number of mel filters."),
+    "n_mfcc": (int, "N", "Sounds: number of cepstral coefficients."),
+    "seconds": (float, "S", "Sounds: length of one sample."),
+    "trim_db": (str, "DB|none", "Sounds: remove what is so much quieter than the loudest part."),
+    "fold": (int, "K", "Sets with folds: the one for testing."),
+    "subset": (str, "NAME", "Sets with subsets: which classes."),
 }
-"""Options of data sets that have a flag of their own: type and help. ``skip_bad`` is the one switch."""
+"""Options of data sets that have a flag of their own: type, what to write, help. ``skip_bad`` is the one switch."""
 
 _OTHER = "--data-option"
 
@@ -89,8 +89,8 @@ def dataset_flags(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True)
     kept = [parameter for parameter in own.parameters.values() if parameter.name != "dataset_options"]
     added = [
-        _parameter(name, kind, None, typer.Option(help=text, show_default=False))
-        for name, (kind, text) in DATASET_FLAGS.items()
+        _parameter(name, kind | None, None, typer.Option(metavar=metavar, help=text, show_default=False))
+        for name, (kind, metavar, text) in DATASET_FLAGS.items()
     ]
     added.append(
         _parameter(

@@ -103,7 +103,7 @@ def _found(cls: type[DataSource], search: Iterable[Path]) -> str:
                 return f"in {folder}" + (", packed" if isinstance(found, Archived) else "")
         except BenchError as error:
             return f"damaged: {error}"
-    return "not here: downloaded when needed, else synthetic"
+    return "not here: downloaded when needed, else synthetic" if cls.downloads else "not here, nor to be downloaded"
 
 
 def _values(schema: Mapping[str, Any]) -> str:

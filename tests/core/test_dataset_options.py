@@ -285,3 +285,10 @@ def test_clean_removes_what_a_killed_unpacking_left(bench, tmp_path: Path) -> No
 def test_the_list_describes_a_layout(bench) -> None:
     text = " ".join(bench("list", "datasets", "esc50").stdout.split())
     assert "The layout is ``meta/esc50.csv``, which lists the clips" in text
+
+
+def test_the_list_says_what_can_be_had(bench) -> None:
+    rows = {line.split()[0]: line for line in bench("list", "datasets").stdout.splitlines() if line.split()}
+    assert "downloaded when needed" in rows["esc50"]
+    assert "nor to be downloaded" in rows["gtzan"]
+    assert "your own: folder:PATH" in rows["folder"]
