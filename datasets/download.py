@@ -112,19 +112,6 @@ def _note_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def fetch(
-    name: str,
-    mirrors: Sequence[str],
-    sha256: str,
-    folder: Path,
-    progress: Progress,
-    *,
-    size_bytes: int | None = None,
-) -> Path:
-    """Download one file into ``folder``; see ``fetch_first``."""
-    return fetch_first([Remote(name, tuple(mirrors), sha256, size_bytes)], folder, progress)
-
-
 def fetch_first(remotes: Sequence[Remote], folder: Path, progress: Progress, *, licence: str | None = None) -> Path:
     """Return the first of several equivalent files that can be had, complete and verified.
 

@@ -19,7 +19,7 @@ import requests
 
 from bench.contracts.source import SilentProgress, SourceError, SourceUnavailableError
 from bench.datasets import download
-from bench.datasets.download import Remote, fetch, fetch_all, fetch_first, is_published
+from bench.datasets.download import Remote, fetch_all, fetch_first, is_published
 
 DATA = random.Random(5).randbytes(700_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -121,6 +121,10 @@ def unused_url(name: str = NAME) -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}/{name}"
+
+
+def fetch(name: str, mirrors: list[str], sha256: str, folder: Path, progress: SilentProgress) -> Path:
+    return fetch_first([Remote(name, tuple(mirrors), sha256)], folder, progress)
 
 
 def get(folder: Path, *mirrors: Mirror, progress: SilentProgress | None = None, sha256: str = SHA256) -> Path:
