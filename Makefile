@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench-docs clean gpu-test
+.PHONY: run test lint bench-docs bench-harness bench-power clean gpu-test
 
 run: .venv/.installed
 	$(BIN)/bench run --backend zarr --dataset cifar10
@@ -24,6 +24,14 @@ bench-docs: .venv/.installed
 	$(BIN)/bench show $$(ls results/reference/*-cifar10-zarr-cnn-*.json | head -n 1) --into README.md
 	$(BIN)/bench table --results results/reference --into README.md
 	$(BIN)/bench table --results results/reference --into results/README.md
+
+# What measuring costs, against a bare loop; fails above 1 % of an epoch.
+bench-harness: .venv/.installed-dev
+	$(BIN)/python tests/benchmarks/harness_cost.py
+
+# How often `bench compare` errs, and what it can find, on simulated series.
+bench-power: .venv/.installed
+	$(BIN)/python tests/benchmarks/power.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

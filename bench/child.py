@@ -6,16 +6,18 @@ It reports through a pipe, hears nothing of a Ctrl-C, and does not outlive its p
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -23,9 +25,16 @@ POLL_S = 0.1
 EXIT_S = 5.0
 """How long a child that has reported its end may take to go."""
 
+LAST_LINES = 20
+LAST_BYTES = 8192
+
 
 class ChildDiedError(Exception):
-    """The child ended without saying so; the text says how."""
+    """The child ended without saying so; the text says how, ``killed`` whether it was by SIGKILL."""
+
+    def __init__(self, message: str, *, killed: bool = False) -> None:
+        super().__init__(message)
+        self.killed = killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +64,36 @@ class Link:
 
 
 class Child:
-    """Runs ``target(link, *args)`` in a spawned process; use as a context manager."""
+    """Runs ``target(link, *args)`` in a spawned process; use as a context manager.
 
-    def __init__(self, target: Callable[..., None], *args: Any) -> None:
+    With ``keep_stderr``, what the process and its children write to stderr, a crash's traceback
+    included, is kept for ``last_lines`` instead of being shown.
+    """
+
+    def __init__(self, target: Callable[..., None], *args: Any, keep_stderr: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, pipe = context.Pipe()
-        self._process = context.Process(target=_begin, args=(target, pipe, args), name="bench-child")
+        self._stderr = tempfile.TemporaryFile() if keep_stderr else None  # noqa: SIM115  # closed by __exit__
+        stderr = self._stderr and _path_of(self._stderr)
+        self._process = context.Process(target=_begin, args=(target, pipe, stderr, args), name="bench-child")
         self._ended = False
-        with _sigint_ignored():
+        with sigint_ignored():
             # Inherited: only the parent decides what an interruption means.
             self._process.start()
         pipe.close()
         self.pid = int(self._process.pid or 0)
+
+    def last_lines(self) -> list[str]:
+        """Return the end of what was written to stderr so far, of a crash the beginning; empty if it was not kept."""
+        if self._stderr is None:
+            return []
+        size_bytes = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size_bytes - LAST_BYTES))
+        text = self._stderr.read().decode(errors="replace")
+        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+        # faulthandler's traceback begins where the crash was.
+        crash = next((number for number, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
+        return lines[-LAST_LINES:] if crash is None else lines[crash:][:LAST_LINES]
 
     def __enter__(self) -> Child:
         return self
@@ -77,6 +104,8 @@ class Child:
             _kill_tree(self.pid)
             self._process.join()
         self._pipe.close()
+        if self._stderr is not None:
+            self._stderr.close()
 
     def messages(self) -> Iterator[tuple[str, Any] | None]:
         """Yield what the child tells, and None whenever it has been silent for a moment.
@@ -111,12 +140,23 @@ class Child:
         code = self._process.exitcode
         if code is None or code >= 0:
             return ChildDiedError(f"exit code {code}")
-        memory = ", which is what the kernel does when memory runs out" if code == -signal.SIGKILL else ""
-        return ChildDiedError(f"signal {signal.Signals(-code).name}{memory}")
+        killed = code == -signal.SIGKILL
+        memory = ", which is what the kernel does when memory runs out" if killed else ""
+        return ChildDiedError(f"signal {signal.Signals(-code).name}{memory}", killed=killed)
 
 
-def _begin(target: Callable[..., None], pipe: Connection, args: tuple[Any, ...]) -> None:
+def _path_of(file: IO[bytes]) -> str:
+    # A name for a file that has none, valid for as long as this process holds it open.
+    return f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
+def _begin(target: Callable[..., None], pipe: Connection, stderr: str | None, args: tuple[Any, ...]) -> None:
     die_with(os.getppid())
+    if stderr is not None:
+        descriptor = os.open(stderr, os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
+        os.close(descriptor)
+        faulthandler.enable(all_threads=False)
     link = Link(pipe)
     target(link, *args)
     link.tell("end")
@@ -151,7 +191,8 @@ def _kill_tree(pid: int) -> None:
 
 
 @contextmanager
-def _sigint_ignored() -> Iterator[None]:
+def sigint_ignored() -> Iterator[None]:
+    """Have processes that are started meanwhile ignore a Ctrl-C."""
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bench.content import Decoding
+from bench.observer import RunProgress
 from bench.record import EpochInfo, RunRecord
 from bench.report import render
 from bench.report.tables import Table, run_table
 from bench.report.verdict import meaning
-from bench.runner import RunProgress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
@@ -40,16 +41,16 @@ def print_table(table: Table) -> None:
     out(render.terminal(table, width=width, colour=terminal))
 
 
-def show(record: RunRecord) -> None:
-    """Print what a run measured, what it means, and what puts it in doubt."""
-    print_table(run_table(record))
-    out(f"\n{meaning(record)}")
+def show(records: Sequence[RunRecord]) -> None:
+    """Print what a run, or several equal ones, measured, what it means, and what puts it in doubt."""
+    print_table(run_table(records))
+    out(f"\n{meaning(records)}")
 
 
-def plain(record: RunRecord) -> str:
+def plain(records: Sequence[RunRecord]) -> str:
     """Return what ``show`` prints, as a Markdown code block."""
-    table = render.terminal(run_table(record), width=DOCUMENT_WIDTH, colour=False)
-    return f"```\n{table}\n\n{meaning(record)}\n```"
+    table = render.terminal(run_table(records), width=DOCUMENT_WIDTH, colour=False)
+    return f"```\n{table}\n\n{meaning(records)}\n```"
 
 
 def make_progress() -> RunProgress:

@@ -12,6 +12,7 @@ from bench import registry, results
 from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
 from bench.contracts.source import Archived, DataSource
+from bench.metrics import METRICS
 from bench.record import RecordError
 from bench.registry import Entry
 from bench.report.tables import Table, runs_table
@@ -70,6 +71,12 @@ def datasets(search: Iterable[Path]) -> Table:
     notes = ["`bench list datasets NAME` explains the options of one."]
     notes += [f"Looked for raw data in {', '.join(map(str, search))}."]
     return Table("Data sets", ["name", "what", "needs", "usable here", "raw data"], rows, notes, text_columns=5)
+
+
+def metrics() -> Table:
+    """Return what a run measures, by the names that commands take."""
+    rows = [[metric.key, metric.label.strip(), metric.unit, metric.better] for metric in METRICS.values()]
+    return Table("Metrics", ["name", "what", "unit", "better is"], rows, text_columns=4)
 
 
 def models() -> Table:

@@ -6,6 +6,7 @@ number and kind of workers.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import threading
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from bench.child import Failure, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
 from bench.spec import RunSpec
@@ -31,24 +33,36 @@ PREFETCH_BATCHES = 2
 Batch = tuple["Tensor", "Tensor"]
 
 
+class WorkerError(Exception):
+    """A defect that showed in a worker process; ``failure`` has its traceback there."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 class Loader(Protocol):
     """Delivers the batches of one epoch after another."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield ``(x, y)`` for each batch of :func:`batch_indices`, in that order."""
+    def start(self) -> None:
+        """Bring up all workers and wait until they are ready; nothing is read yet."""
+
+    def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
+        """Yield ``(x, y)`` for each of :func:`batch_indices`, or for its first ``batches``, in that order."""
 
     def close(self) -> None:
         """End all workers."""
 
 
-def batch_indices(spec: RunSpec, count: int, epoch: int) -> list[Indices]:
-    """Return the sample indices of each batch of an epoch; the last batch may be smaller.
+def batch_indices(spec: RunSpec, count: int, epoch: int, batches: int | None = None) -> list[Indices]:
+    """Return the sample indices of each batch of an epoch, or of its first ``batches``; the last one may be smaller.
 
     A full shuffle is a uniform permutation by NumPy's PCG64 seeded with (seed, epoch).
     """
     shuffled = spec.shuffle == "full"
     order = np.random.default_rng([spec.seed, epoch]).permutation(count) if shuffled else np.arange(count)
-    return [order[start : start + spec.batch_size] for start in range(0, count, spec.batch_size)]
+    starts = range(0, count, spec.batch_size)[:batches]
+    return [order[start : start + spec.batch_size] for start in starts]
 
 
 def make_loader(reader: BatchReader, spec: RunSpec, *, pin: bool) -> Loader:
@@ -67,9 +81,12 @@ class InlineLoader:
         self._reader = reader
         self._spec = spec
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def start(self) -> None:
+        """There is nobody to start."""
+
+    def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
-        for indices in batch_indices(self._spec, len(self._reader), epoch):
+        for indices in batch_indices(self._spec, len(self._reader), epoch, batches):
             yield self._reader.__getitems__(indices)
 
     def close(self) -> None:
@@ -89,12 +106,19 @@ class ThreadLoader:
         x, y = self._reader.__getitems__(indices)
         return (x.pin_memory(), y.pin_memory()) if self._pin else (x, y)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def start(self) -> None:
+        """Start all threads: the pool makes one for each task as long as none is idle."""
+        together = threading.Barrier(self._spec.workers)
+        for _ in range(self._spec.workers):
+            last = self._pool.submit(together.wait)
+        last.result()
+
+    def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         ahead: deque[Future[Batch]] = deque()
         limit = self._spec.workers * PREFETCH_BATCHES
         try:
-            for indices in batch_indices(self._spec, len(self._reader), epoch):
+            for indices in batch_indices(self._spec, len(self._reader), epoch, batches):
                 ahead.append(self._pool.submit(self._read, indices))
                 if len(ahead) >= limit:
                     yield ahead.popleft().result()
@@ -113,31 +137,41 @@ class ProcessLoader:
     """torch's DataLoader with persistent worker processes, each reading whole batches."""
 
     def __init__(self, reader: BatchReader, spec: RunSpec, *, pin: bool) -> None:
-        self._order = _EpochOrder(spec, len(reader))
+        self._spec = spec
+        self._count = len(reader)
+        self._plan = _Plan()
         self._loader: DataLoader[Any] | None = DataLoader(
             _WholeBatches(reader),
             batch_size=None,
-            sampler=self._order,
+            sampler=self._plan,
             num_workers=spec.workers,
             collate_fn=_unchanged,
             pin_memory=pin,
             persistent_workers=True,
             prefetch_factor=PREFETCH_BATCHES,
             multiprocessing_context=spec.start_method,
-            worker_init_fn=partial(_end_with, os.getpid()),
+            worker_init_fn=partial(_begin, os.getpid()),
         )
         self._iterator: Iterator[Any] | None = None
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def start(self) -> None:
+        """Start the worker processes and wait for a first answer of each, so that all their imports are done."""
+        for _ in self._pass_through([_NOTHING] * self._spec.workers):
+            pass
+
+    def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
+        for batch in self._pass_through(batch_indices(self._spec, self._count, epoch, batches)):
+            if isinstance(batch, Failure):
+                raise batch.error or WorkerError(batch)
+            yield batch
+
+    def _pass_through(self, plan: list[Indices]) -> Iterator[Any]:
         if self._loader is None:
             raise RuntimeError("the loader is closed")
-        self._order.epoch = epoch
+        self._plan.indices = plan
         self._iterator = iter(self._loader)
-        for batch in self._iterator:
-            if isinstance(batch, BenchError):
-                raise batch
-            yield batch
+        yield from self._iterator
 
     def close(self) -> None:
         """End the worker processes."""
@@ -146,35 +180,46 @@ class ProcessLoader:
         self._loader = None
 
 
-class _EpochOrder(Sampler[Indices]):
+class _Plan(Sampler[Indices]):
     """Yields index arrays; arrays, not tensors, because torch sends tensors by file descriptor."""
 
-    def __init__(self, spec: RunSpec, count: int) -> None:
-        self._spec = spec
-        self._count = count
-        self.epoch = 0
+    def __init__(self) -> None:
+        self.indices: list[Indices] = []
 
     def __iter__(self) -> Iterator[Indices]:
-        return iter(batch_indices(self._spec, self._count, self.epoch))
+        return iter(self.indices)
 
     def __len__(self) -> int:
-        return -(-self._count // self._spec.batch_size)
+        return len(self.indices)
+
+
+_NOTHING: Indices = np.empty(0, np.int64)
+"""What a worker is asked for to show that it is up."""
 
 
 class _WholeBatches(Dataset[Any]):
-    """Maps an array of indices to its batch. A user-facing error travels as a value, free of torch's wrapping."""
+    """Maps an array of indices to its batch. An error travels as a value, free of torch's wrapping."""
 
     def __init__(self, reader: BatchReader) -> None:
         self._reader = reader
 
-    def __getitem__(self, indices: Indices) -> Batch | BenchError:
+    def __getitem__(self, indices: Indices) -> Batch | Failure | None:
+        if not len(indices):
+            return None
         try:
             return self._reader.__getitems__(indices)
-        except BenchError as error:
-            return error
+        except Exception as error:  # raised again by the consumer
+            return failure_of(error, BenchError)
 
 
-def _end_with(pid: int, worker: int) -> None:  # noqa: ARG001  # torch gives the number of the worker
+def _begin(pid: int, worker: int) -> None:  # noqa: ARG001  # torch gives the number of the worker
+    # A crash is told with its place. torch has put a handler of its own over one that a fork inherits.
+    faulthandler.disable()
+    faulthandler.enable(all_threads=False)
+    _end_with(pid)
+
+
+def _end_with(pid: int) -> None:
     """Have a worker end when the process ``pid`` does, even if it is killed.
 
     torch's own watch is on the parent, which under forkserver is not the process that

@@ -2,6 +2,8 @@
 
 Schema history:
 1  first version.
+2  repeats and campaigns; state of the page cache, ceiling, parts of the start-up, sampler, last lines of an error.
+   All new fields have defaults, so that older records load as they are.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Origin, Split
+from bench.measure.page_cache import Achieved, CacheState
 from bench.spec import RunSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["ok", "failed", "unsupported", "interrupted"]
-Phase = Literal["prepare", "start", "open", "train", "check"]
+Phase = Literal["prepare", "cache", "start", "open", "train", "check", "ideal"]
 
 
 class RecordError(BenchError):
@@ -32,11 +35,15 @@ class _Part(BaseModel):
 
 
 class ErrorInfo(_Part):
-    """Why a run is not ``ok``: in which phase, and what happened."""
+    """Why a run is not ``ok``: in which phase, and what happened.
+
+    ``last_lines`` is the end of what the measured process and its workers wrote to stderr.
+    """
 
     phase: Phase
     type: str
     message: str
+    last_lines: list[str] = []
 
 
 class WarningInfo(_Part):
@@ -140,8 +147,26 @@ class IoInfo(_Part):
     read_amplification: float | None
 
 
+class ProcessInfo(_Part):
+    """What one process used in an epoch, with the children that it waited for; ``main`` is the one that trains."""
+
+    main: bool
+    storage_read_bytes: int
+    read_call_bytes: int
+    read_calls: int
+    major_faults: int
+    cpu_user_s: float
+    cpu_system_s: float
+
+
 class EpochInfo(_Part):
-    """Raw values of one epoch; ``stall_fraction`` is ``wait_s / epoch_s``."""
+    """Raw values of one epoch; ``stall_fraction`` is ``wait_s / epoch_s``.
+
+    ``processes`` are those that were alive at its end, their sum is in ``io`` and ``cpu_…`` unless some ended.
+    ``open_s`` and ``worker_start_s`` are what opening the store and starting the workers took
+    directly before this epoch, outside of it; None where they went on from the epoch before.
+    ``resident_before`` and ``resident_after`` are the shares of the store's bytes in the page cache.
+    """
 
     epoch: int
     warmup: bool
@@ -159,30 +184,64 @@ class EpochInfo(_Part):
     io: IoInfo
     cpu_user_s: float | None
     cpu_system_s: float | None
+    processes: list[ProcessInfo] = []
+    open_s: float | None = None
+    worker_start_s: float | None = None
+    resident_before: float | None = None
+    resident_after: float | None = None
 
 
 class CacheInfo(_Part):
-    """The state of the page cache: asked for, achieved, and how that is known."""
+    """The state of the page cache: asked for, achieved, and how that is known.
 
-    asked: Literal["as-is"] = "as-is"
-    achieved: str | None = None
+    ``achieved`` is None for ``as-is``, which asks for nothing. ``resident_before`` is the share of the
+    store's bytes in memory before the counted epoch that was furthest from what was asked,
+    ``resident_after`` the share after the last epoch.
+    """
+
+    asked: CacheState = "as-is"
+    achieved: Achieved | None = None
+    probe: str | None = None
     resident_before: float | None = None
     resident_after: float | None = None
     proof: str | None = None
+    """What was seen, in a sentence."""
+
+
+class SamplerInfo(_Part):
+    """The process that sampled memory and GPU: how often, and what it cost."""
+
+    samples: int
+    cpu_s: float
+    duration_s: float
 
 
 class MemoryInfo(_Part):
-    """Proportional set size of the run's process tree; the parts are those at the peak."""
+    """Proportional set size of the run's process tree; the parts are those at the peak.
+
+    ``page_cache_bytes`` is what the kernel kept of the store's files after the last epoch: it can be
+    reclaimed at any time, so it is no part of the others. ``rss_peaks_sum_bytes`` adds the peak resident
+    sizes of the processes that were alive at the end, an upper bound that counts shared pages repeatedly.
+    """
 
     peak_pss_bytes: int | None = None
     baseline_pss_bytes: int | None = None
     anon_bytes: int | None = None
     file_bytes: int | None = None
     shmem_bytes: int | None = None
+    page_cache_bytes: int | None = None
+    rss_peaks_sum_bytes: int | None = None
+    sampler: SamplerInfo | None = None
 
 
 class GpuInfo(_Part):
-    """The GPU that was used; None where a value is unknown."""
+    """The GPU that was used; None where a value is unknown.
+
+    ``device_used_delta_bytes`` is the peak of what the device had in use minus that directly after the CUDA
+    context was created, which took ``context_bytes``; torch's peaks are those of the epochs. ``utilisation`` is
+    the share of their time in which any kernel ran (0…1), clocks are the lowest seen in MHz, the temperature the
+    highest in °C. ``energy_j`` covers ``energy_window_s``, whole epochs.
+    """
 
     name: str
     torch_peak_allocated_bytes: int | None = None
@@ -192,6 +251,27 @@ class GpuInfo(_Part):
     context_bytes: int | None = None
     utilisation: float | None = None
     energy_j: float | None = None
+    energy_window_s: float | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    throttle_reasons: list[str] | None = None
+    throttled: bool | None = None
+    shared: bool | None = None
+    """Whether other processes used the device, too."""
+
+
+class CampaignInfo(_Part):
+    """Where a run stands in a comparison of randomised blocks."""
+
+    id: str
+    seed: int
+    blocks: int
+    block: int
+    position: int
+    cell: str
+    control: bool = False
+    """The repetition of the first cell that shows how far equal runs differ."""
 
 
 class RunRecord(_Part):
@@ -208,6 +288,10 @@ class RunRecord(_Part):
     data: DataInfo | None = None
     store: StoreInfo | None = None
     device: str | None = None
+    repeat: int = 0
+    """Which of several equal runs, each in a process of its own, counted from 0."""
+
+    campaign: CampaignInfo | None = None
     open_s: float | None = None
     ideal: EpochInfo | None = None
     epochs: list[EpochInfo] = []

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bench import checks, isolated
-from bench.child import Child, ChildDiedError, Failure, Link
-from bench.contracts.backend import BackendError
+from bench.attempt import Attempt
 from bench.contracts.errors import BenchError
-from bench.contracts.source import Progress
 from bench.job import Job
-from bench.measure import environment, memory
-from bench.measure.memory import PeakPss
+from bench.measure import environment
+from bench.measure.file_systems import block_device
+from bench.measure.page_cache import judge
+from bench.observer import Findings, RunProgress, observe
 from bench.prepare import UnsupportedError
 from bench.record import (
+    CacheInfo,
     DataInfo,
-    EpochInfo,
     ErrorInfo,
     GpuInfo,
     Lossy,
     MemoryInfo,
-    Phase,
     RunRecord,
+    SamplerInfo,
     Skipped,
-    Status,
     StoreInfo,
 )
 from bench.spec import NO_MODEL, RunSpec
@@ -43,38 +40,12 @@ class SampleShapeError(BenchError):
     """Samples that are no images, for a model that needs images."""
 
 
-class RunProgress(Progress, Protocol):
-    """Progress that also hears of finished epochs."""
-
-    def epoch(self, info: EpochInfo) -> None:
-        """An epoch is complete."""
-
-
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where raw data is looked for, and where downloads and stores are kept."""
 
     data_dir: Path
     search: tuple[Path, ...]
-
-
-@dataclass(slots=True)
-class _Findings:
-    """What is known of a run so far."""
-
-    status: Status = "interrupted"
-    phase: Phase = "prepare"
-    error: ErrorInfo | None = None
-    trace: str | None = None
-    environment: dict[str, Any] = field(default_factory=environment.machine)
-    store: Store | None = None
-    device: str | None = None
-    open_s: float | None = None
-    epochs: list[EpochInfo] = field(default_factory=list)
-    checked_samples: int | None = None
-    baseline_pss_bytes: int | None = None
-    peak: memory.Pss | None = None
-    gpu: GpuInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +56,31 @@ class Outcome:
     trace: str | None
 
 
-def run(spec: RunSpec, places: Places, progress: RunProgress, *, repair: bool = False) -> Outcome:
+def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) -> Outcome:
     """Prepare and measure one run.
 
     Failures of the measured process, unsupported combinations and interruptions end up in
     the record. Raises BenchError for everything that keeps the measurement from beginning.
     """
     started_at = datetime.now(UTC).isoformat(timespec="microseconds")
-    found = _Findings()
+    found = Findings()
+    store: Store | None = None
     _require_device(spec)
     try:
         _require_workers(spec)
-        found.store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=repair)
-        _require_batch(spec, found.store)
-        _require_image(spec, found.store)
+        store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=attempt.repair)
+        _require_batch(spec, store)
+        _require_image(spec, store)
         found.phase = "start"
-        _measure(spec, found.store, found, progress)
+        found.environment |= environment.provenance(attempt.command)
+        observe(_job(spec, store, attempt), _label(spec), found, progress, attempt.timeout_s)
     except UnsupportedError as error:
         found.status = "unsupported"
         found.error = ErrorInfo(phase="prepare", type=type(error).__name__, message=str(error))
     except KeyboardInterrupt:
         found.status = "interrupted"
         found.error = ErrorInfo(phase=found.phase, type="KeyboardInterrupt", message="Interrupted by the user.")
-    return Outcome(_record(spec, started_at, found), found.trace)
+    return Outcome(_record(spec, started_at, attempt, found, store), found.trace)
 
 
 def _require_device(spec: RunSpec) -> None:
@@ -144,73 +117,20 @@ def _require_image(spec: RunSpec, store: Store) -> None:
         )
 
 
-def _measure(spec: RunSpec, store: Store, found: _Findings, progress: RunProgress) -> None:
-    samples_done = multiprocessing.get_context("spawn").RawValue("q", 0)
-    shown = 0
-    try:
-        with Child(_trial, _job(spec, store), samples_done) as child, PeakPss(child.pid) as sampler:
-            for message in child.messages():
-                if found.phase == "train":
-                    progress.advance(samples_done.value - shown)
-                    shown = samples_done.value
-                if message is None:
-                    continue
-                topic, value = message
-                if topic == "memory":
-                    pss = sampler.sample()
-                    found.peak = sampler.peak
-                    if value == "baseline" and pss is not None:
-                        found.baseline_pss_bytes = pss.total_bytes
-                    child.answer()
-                    continue
-                _TOPICS[topic](found, value)
-                if topic == "phase" and value == "train":
-                    progress.start(_label(spec), spec.epochs * store.manifest.count, "samples")
-                elif topic == "epoch":
-                    progress.epoch(value)
-        found.status = "failed" if found.error else "ok"
-    except ChildDiedError as death:
-        text = f"The measured process ended by {death}."
-        found.status = "failed"
-        found.error = ErrorInfo(phase=found.phase, type="ProcessDied", message=text)
-    finally:
-        progress.finish()
-
-
-def _trial(link: Link, job: Job, samples_done: Any) -> None:
-    # Imported here so that the parent never needs torch.
-    from bench.trial import run_trial
-
-    run_trial(link, job, samples_done)
-
-
-def _job(spec: RunSpec, store: Store) -> Job:
+def _job(spec: RunSpec, store: Store, attempt: Attempt) -> Job:
     known = store.manifest
     mean, std = known.content.mean, known.content.std
-    scale = None if mean is None or std is None else (mean, std)
-    return Job(spec, store.root, store.hashes_path, known.shape, known.dtype, len(known.classes), scale)
-
-
-def _failed(found: _Findings, failure: Failure) -> None:
-    advice = " Check the store with `bench verify`." if isinstance(failure.error, BackendError) else ""
-    found.error = ErrorInfo(phase=found.phase, type=failure.type, message=f"{failure.message}{advice}")
-    found.trace = failure.trace
-
-
-def _keep(name: str) -> Callable[[_Findings, Any], None]:
-    return lambda found, value: setattr(found, name, value)
-
-
-_TOPICS: dict[str, Callable[[_Findings, Any], None]] = {
-    "phase": _keep("phase"),
-    "device": _keep("device"),
-    "environment": _keep("environment"),
-    "open_s": _keep("open_s"),
-    "epoch": lambda found, value: found.epochs.append(value),
-    "gpu": _keep("gpu"),
-    "checked": _keep("checked_samples"),
-    "failed": _failed,
-}
+    return Job(
+        spec=spec,
+        root=store.root,
+        hashes_path=store.hashes_path,
+        samples=known.count,
+        shape=known.shape,
+        dtype=known.dtype,
+        classes=len(known.classes),
+        scale=None if mean is None or std is None else (mean, std),
+        ceiling=attempt.ceiling,
+    )
 
 
 def _label(spec: RunSpec) -> str:
@@ -218,34 +138,99 @@ def _label(spec: RunSpec) -> str:
     return f"{work} from {spec.backend}"
 
 
-def _record(spec: RunSpec, started_at: str, found: _Findings) -> RunRecord:
+def _record(spec: RunSpec, started_at: str, attempt: Attempt, found: Findings, store: Store | None) -> RunRecord:
     record = RunRecord(
         spec_id=spec.spec_id,
         spec=spec,
         status=found.status,
         error=found.error,
         started_at=started_at,
-        environment=found.environment,
-        data=_data_info(found) if found.store else None,
-        store=_store_info(spec, found.store) if found.store else None,
+        environment={**found.environment, "last_lines": found.last_lines},
+        data=_data_info(found, store) if store else None,
+        store=_store_info(spec, store) if store else None,
         device=found.device,
-        open_s=found.open_s,
+        repeat=attempt.repeat,
+        campaign=attempt.campaign,
+        open_s=found.epochs[0].open_s if found.epochs else None,
+        ideal=found.ideal,
         epochs=found.epochs,
-        memory=MemoryInfo(
-            peak_pss_bytes=found.peak.total_bytes if found.peak else None,
-            baseline_pss_bytes=found.baseline_pss_bytes,
-            anon_bytes=found.peak.anon_bytes if found.peak else None,
-            file_bytes=found.peak.file_bytes if found.peak else None,
-            shmem_bytes=found.peak.shmem_bytes if found.peak else None,
-        ),
-        gpu=found.gpu,
+        cache=_cache_info(spec, found, store),
+        memory=_memory_info(found, store),
+        gpu=_gpu_info(found),
     )
     return record.model_copy(update={"warnings": checks.warnings_for(record)})
 
 
-def _data_info(found: _Findings) -> DataInfo:
-    assert found.store is not None  # noqa: S101  # checked by the caller
-    manifest, decoding = found.store.manifest, found.store.manifest.decoding
+def _memory_info(found: Findings, store: Store | None) -> MemoryInfo:
+    sampled = found.sampled
+    peak = sampled.peak if sampled else None
+    resident = found.cache[-1].resident_after if found.cache else None
+    return MemoryInfo(
+        peak_pss_bytes=peak.total_bytes if peak else None,
+        baseline_pss_bytes=found.baseline_pss_bytes,
+        anon_bytes=peak.anon_bytes if peak else None,
+        file_bytes=peak.file_bytes if peak else None,
+        shmem_bytes=peak.shmem_bytes if peak else None,
+        page_cache_bytes=round(resident * store.manifest.size_bytes) if store and resident is not None else None,
+        rss_peaks_sum_bytes=sampled.rss_peaks_sum_bytes if sampled else None,
+        sampler=SamplerInfo(samples=sampled.samples, cpu_s=sampled.cpu_s, duration_s=sampled.duration_s)
+        if sampled
+        else None,
+    )
+
+
+def _cache_info(spec: RunSpec, found: Findings, store: Store | None) -> CacheInfo:
+    counted = [cache for epoch, cache in zip(found.epochs, found.cache, strict=False) if not epoch.warmup]
+    if store is None or not counted:
+        return CacheInfo(asked=spec.cache)
+    size_bytes = store.manifest.size_bytes
+    shares = [None if c.read_bytes is None or not size_bytes else c.read_bytes / size_bytes for c in counted]
+    achieved, proof = judge(
+        spec.cache,
+        [(cache.brought, share) for cache, share in zip(counted, shares, strict=True)],
+        probe=found.cache_probe,
+        on_block_device=block_device(store.root) is not None,
+    )
+    known = [cache.brought.fraction for cache in counted if cache.brought.fraction is not None]
+    furthest = max if spec.cache == "cold" else min
+    return CacheInfo(
+        asked=spec.cache,
+        achieved=achieved,
+        probe=found.cache_probe,
+        resident_before=furthest(known) if known else None,
+        resident_after=counted[-1].resident_after,
+        proof=proof,
+    )
+
+
+def _gpu_info(found: Findings) -> GpuInfo | None:
+    gpu, sampled = found.gpu, found.sampled
+    if gpu is None or sampled is None:
+        return gpu
+    before, context = found.gpu_used_before_bytes, found.gpu_used_context_bytes
+    peak = sampled.gpu_peak_used_bytes
+    seen: dict[str, Any] = {
+        "context_bytes": None if before is None or context is None else context - before,
+        "device_used_delta_bytes": None if peak is None or context is None else peak - context,
+    }
+    use = sampled.gpu
+    if use is not None:
+        seen |= {
+            "utilisation": use.mean_utilisation,
+            "energy_j": use.energy_j,
+            "energy_window_s": None if use.energy_j is None else use.window_s,
+            "sm_clock_mhz": use.lowest_sm_mhz,
+            "memory_clock_mhz": use.lowest_memory_mhz,
+            "temperature_c": use.highest_temperature_c,
+            "throttle_reasons": None if use.reasons is None else list(use.reasons),
+            "throttled": use.throttled,
+            "shared": None if use.other_pids is None else bool(use.other_pids),
+        }
+    return gpu.model_copy(update=seen)
+
+
+def _data_info(found: Findings, store: Store) -> DataInfo:
+    manifest, decoding = store.manifest, store.manifest.decoding
     return DataInfo(
         name=manifest.dataset,
         split=manifest.split,

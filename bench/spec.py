@@ -16,8 +16,11 @@ from bench.contracts.backend import Backend
 from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
 from bench.contracts.source import DataSource, OwnData, SourceRequest, Split
+from bench.measure.page_cache import CacheState
 
 NO_MODEL = "none"
+_ADDED = ("dataset_options", "cache", "memory_limit_bytes", "drop_caches")
+"""Fields that later versions added: at their defaults they are no part of a run's identity."""
 
 
 class SpecError(BenchError):
@@ -120,6 +123,10 @@ class RunSpec(StoreSpec):
     shuffle: Literal["full", "none"] = "full"
     amp: bool = False
     deterministic: bool = False
+    cache: CacheState = "as-is"
+    memory_limit_bytes: int | None = Field(None, ge=1)
+    drop_caches: bool = False
+    """Whether root's machine-wide drop of all caches brings about ``cold``."""
 
     @field_validator("device")
     @classmethod
@@ -133,13 +140,16 @@ class RunSpec(StoreSpec):
     def _batch_fits(self) -> RunSpec:
         if self.limit is not None and self.batch_size > self.limit:
             raise ValueError(f"--batch-size {self.batch_size} is larger than the data: --limit is {self.limit}")
+        if self.drop_caches and self.cache != "cold":
+            raise ValueError("--drop-caches goes with --cache cold alone")
         return self
 
     @property
     def spec_id(self) -> str:
         """Hash of all fields, 16 hex digits."""
-        # A data set without options has the identity it had before there were any.
-        left_out = set() if self.dataset_options else {"dataset_options"}
+        # What was added later and is not used leaves runs the identity they had before.
+        fields = type(self).model_fields
+        left_out = {n for n in _ADDED if getattr(self, n) == fields[n].get_default(call_default_factory=True)}
         return content_hash(self.model_dump(exclude=left_out))
 
 

@@ -6,28 +6,37 @@ It reports to its parent through a pipe and never prints.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench import digest, loading
 from bench.child import Link, failure_of
 from bench.contracts.errors import BenchError
-from bench.contracts.reader import BatchReader
+from bench.contracts.reader import BatchReader, Indices
 from bench.job import Job
-from bench.measure import environment, probes
-from bench.measure.clock import make_clock
-from bench.record import EpochInfo, GpuInfo, IoInfo, Phase
+from bench.measure import disturbance, environment, gpu, probes, storage_device
+from bench.measure.clock import PhaseClock, make_clock
+from bench.record import EpochInfo, GpuInfo, IoInfo, Phase, ProcessInfo
 from bench.registry import model_builder
 from bench.spec import NO_MODEL, RunSpec
 from bench.training import EpochResult, Trainer, resolve_device
 
 CHECKED_BATCHES = 20
+RESIDENT_BYTES = 64 * 2**20
+"""How much of the data stays on the device for the ceiling: more than most caches, little beside a network."""
+
+
+IDEAL_S = 5.0
+"""How long the ceiling is measured at least, where the run has that many epochs."""
 
 
 class DeliveryError(BenchError):
@@ -40,6 +49,8 @@ def run_trial(link: Link, job: Job, samples_done: Any) -> None:
     try:
         for phase in _phases(job, link, samples_done):
             link.tell("phase", phase)
+    except loading.WorkerError as error:
+        link.tell("failed", error.failure)
     except Exception as error:  # the cell boundary: whatever it is becomes a record
         link.tell("failed", failure_of(error, BenchError))
 
@@ -50,49 +61,150 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
     yield "start"
     device = resolve_device(spec.device)
     if device.type == "cuda":
-        # Events are recorded on the current device's stream.
-        torch.cuda.set_device(device)
+        _begin_gpu(device, link)
     _seed(spec)
     model = None if spec.model == NO_MODEL else model_builder(spec.model)(job.shape, job.classes)
     trainer = Trainer(model, device, amp=spec.amp, scale=job.scale)
-    backend = spec.open_backend()
     link.tell("device", str(device))
     link.tell("environment", _environment(job, device))
     link.ask("memory", "baseline")
 
-    yield "open"
-    started = time.perf_counter()
-    reader = backend.open(job.root)
-    link.tell("open_s", time.perf_counter() - started)
+    def batch_done(samples: int) -> None:
+        # One store to shared memory: cheap enough for the timed region.
+        samples_done.value += samples
 
-    yield "train"
-    with _open_loader(reader, spec, pin=device.type == "cuda") as loader:
-        clock = make_clock(device)
-
-        def batch_done(samples: int) -> None:
-            # One store to shared memory: cheap enough for the timed region.
-            samples_done.value += samples
-
+    clock = make_clock(device)
+    with ExitStack() as stack:
+        opened: _Opened | None = None
+        watch = disturbance.Watch(job.root)
+        canary_before_s = disturbance.canary_s()
         for epoch in range(spec.epochs):
+            if opened is not None and spec.cache == "cold":
+                # What is mapped or open stays in memory.
+                opened = None
+                stack.close()
+                gc.collect()
+            yield "cache"
+            link.ask("cache", epoch)
+            fresh = opened is None
+            if opened is None:
+                yield "open"
+                opened = _open(job, device, stack)
+            yield "train"
+            if not _is_warmup(spec, epoch) and (epoch == 0 or _is_warmup(spec, epoch - 1)):
+                link.ask("gpu-window", "begin")
             before = probes.snapshot_before()
-            result = trainer.epoch(loader.epoch(epoch), clock, batch_done)
-            used = probes.used_between(before, probes.snapshot_after())
-            link.tell("epoch", _epoch_info(job, epoch, result, used))
-        link.ask("memory", "end")
+            result = trainer.epoch(opened.loader.epoch(epoch), clock, batch_done)
+            after = probes.snapshot_after()
+            used = probes.used_between(before, after)
+            count = len(opened.reader)
+            if result.samples != count:
+                yield "check"
+                # What is lost or comes twice is named, if that happens again in the batches that are checked.
+                _check_delivery(opened.loader, spec, count, np.load(job.hashes_path), _Resident(job, device))
+                raise DeliveryError(
+                    f"{spec.backend} delivered {result.samples:,} samples in an epoch of {count:,}. "
+                    "The loader is at fault."
+                )
+            info = _epoch_info(job, epoch, result, used)
+            info = info.model_copy(update={"processes": _processes(probes.used_by_each(before, after))})
+            if fresh:
+                info = info.model_copy(update={"open_s": opened.open_s, "worker_start_s": opened.worker_start_s})
+            link.tell("epoch", info)
+            link.ask("epoch-end", (used, opened.storage_read_bytes) if fresh else (used, 0))
+        link.ask("gpu-window", "end")
+        link.tell("disturbance", {**watch.difference().facts(), "canary_s": [canary_before_s, disturbance.canary_s()]})
         if device.type == "cuda":
             link.tell("gpu", _gpu_info(device))
+        link.tell("epochs-done")
 
+        assert opened is not None  # noqa: S101  # a run has at least one epoch
         yield "check"
-        link.tell("checked", _check_delivery(loader, spec, len(reader), np.load(job.hashes_path)))
+        resident = _Resident(job, device)
+        count = len(opened.reader)
+        link.tell("checked", _check_delivery(opened.loader, spec, count, np.load(job.hashes_path), resident))
+        if job.trains_ceiling:
+            yield "ideal"
+            link.tell("ideal", _ideal(job, trainer, resident, clock, count, batch_done))
 
 
-@contextmanager
-def _open_loader(reader: BatchReader, spec: RunSpec, *, pin: bool) -> Iterator[loading.Loader]:
-    loader = loading.make_loader(reader, spec, pin=pin)
-    try:
-        yield loader
-    finally:
-        loader.close()
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    reader: BatchReader
+    loader: loading.Loader
+    open_s: float
+    worker_start_s: float | None
+    storage_read_bytes: int | None
+    """What opening read from storage; starting workers reads their libraries, so it is not in here."""
+
+
+def _open(job: Job, device: torch.device, stack: ExitStack) -> _Opened:
+    before = probes.snapshot_before()
+    started = time.perf_counter()
+    reader = job.spec.open_backend().open(job.root)
+    open_s = time.perf_counter() - started
+    used = probes.used_between(before, probes.snapshot_after())
+    loader = loading.make_loader(reader, job.spec, pin=device.type == "cuda")
+    stack.callback(loader.close)
+    started = time.perf_counter()
+    loader.start()
+    worker_start_s = time.perf_counter() - started if job.spec.workers else None
+    return _Opened(reader, loader, open_s, worker_start_s, used.storage_read_bytes if used else None)
+
+
+class _Resident:
+    """Batches kept on the device, to train from as if loading cost nothing."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        self._device = device
+        self._batch_size = job.spec.batch_size
+        batch_bytes = self._batch_size * _sample_bytes(job)
+        self.limit = max(2, RESIDENT_BYTES // max(1, batch_bytes)) if job.trains_ceiling else 0
+        self._batches: list[loading.Batch] = []
+
+    def keep(self, x: Tensor, y: Tensor) -> None:
+        """Keep a copy of a full batch, as long as there is room."""
+        if len(self._batches) < self.limit and len(y) == self._batch_size:
+            self._batches.append((x.to(self._device, copy=True), y.to(self._device, copy=True)))
+
+    def epoch(self, count: int) -> Iterator[loading.Batch]:
+        """Yield as many batches of the same sizes as an epoch of ``count`` samples has, over and over the same."""
+        for number, start in enumerate(range(0, count, self._batch_size)):
+            x, y = self._batches[number % len(self._batches)]
+            size = min(self._batch_size, count - start)
+            yield (x, y) if size == self._batch_size else (x[:size], y[:size])
+
+
+def _ideal(
+    job: Job,
+    trainer: Trainer,
+    resident: _Resident,
+    clock: PhaseClock,
+    count: int,
+    batch_done: Callable[[int], None],
+) -> EpochInfo:
+    """Train as many epochs as were counted, fewer once that has taken long enough, and return the median one."""
+    infos: list[EpochInfo] = []
+    for number in range(max(1, job.spec.epochs - 1)):
+        infos.append(_epoch_info(job, number, trainer.epoch(resident.epoch(count), clock, batch_done), None))
+        if sum(info.epoch_s for info in infos) >= IDEAL_S:
+            break
+    return sorted(infos, key=lambda info: info.epoch_s)[len(infos) // 2]
+
+
+def _is_warmup(spec: RunSpec, epoch: int) -> bool:
+    return epoch == 0 and spec.epochs > 1
+
+
+def _begin_gpu(device: torch.device, link: Link) -> None:
+    # Events are recorded on the current device's stream.
+    torch.cuda.set_device(device)
+    link.ask("gpu-watch", gpu.cuda_identity(torch.cuda.get_device_properties(device)))
+    # The context, the allocator and cuDNN take their memory before anything is counted.
+    torch.nn.Conv2d(3, 8, 3).to(device)(torch.zeros(1, 3, 8, 8, device=device))
+    torch.cuda.synchronize(device)
+    link.ask("gpu-context")
+    torch.cuda.reset_peak_memory_stats(device)
 
 
 def _seed(spec: RunSpec) -> None:
@@ -108,6 +220,7 @@ def _environment(job: Job, device: torch.device) -> dict[str, Any]:
         **environment.machine(),
         "libraries": environment.libraries(),
         "store_file_system": environment.file_system(job.root),
+        "storage": storage_device.storage_facts(job.root),
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
@@ -115,10 +228,10 @@ def _environment(job: Job, device: torch.device) -> dict[str, Any]:
 
 def _epoch_info(job: Job, epoch: int, result: EpochResult, used: probes.Counters | None) -> EpochInfo:
     phases = result.phases
-    sample_bytes = int(np.prod(job.shape, dtype=np.int64)) * np.dtype(job.dtype).itemsize
+    sample_bytes = _sample_bytes(job)
     return EpochInfo(
         epoch=epoch,
-        warmup=epoch == 0 and job.spec.epochs > 1,
+        warmup=_is_warmup(job.spec, epoch),
         samples=result.samples,
         epoch_s=phases.epoch_s,
         first_batch_s=phases.first_batch_s,
@@ -142,20 +255,47 @@ def _epoch_info(job: Job, epoch: int, result: EpochResult, used: probes.Counters
     )
 
 
-def _check_delivery(loader: loading.Loader, spec: RunSpec, count: int, hashes: digest.Hashes) -> int:
-    """Compare batches of one more epoch with the store's hashes; return how many samples were compared."""
-    plan = loading.batch_indices(spec, count, spec.epochs)[:CHECKED_BATCHES]
+def _processes(used: dict[int, probes.Counters]) -> list[ProcessInfo]:
+    return [ProcessInfo(main=pid == os.getpid(), **asdict(counters)) for pid, counters in used.items()]
+
+
+def _sample_bytes(job: Job) -> int:
+    return int(np.prod(job.shape, dtype=np.int64)) * np.dtype(job.dtype).itemsize
+
+
+def _check_delivery(
+    loader: loading.Loader, spec: RunSpec, count: int, hashes: digest.Hashes, resident: _Resident
+) -> int:
+    """Compare batches of one more epoch with the store's hashes; return how many samples were compared.
+
+    Batches for the ceiling are taken from the same epoch.
+    """
+    plan = loading.batch_indices(spec, count, spec.epochs, max(CHECKED_BATCHES, resident.limit))
     checked = 0
-    for indices, (x, y) in zip(plan, loader.epoch(spec.epochs), strict=False):
-        found = digest.sample_hashes(indices, x.numpy(), y.numpy())
-        wrong = np.flatnonzero(found != hashes[indices])
-        if len(wrong):
-            raise DeliveryError(
-                f"{spec.backend} delivered wrong data for sample {indices[wrong[0]]}. "
-                "Check the store with `bench verify`; if it is intact, the loader is at fault."
-            )
-        checked += len(indices)
+    delivered = loader.epoch(spec.epochs, len(plan))
+    for number, (indices, (x, y)) in enumerate(zip(plan, delivered, strict=True)):
+        if number < CHECKED_BATCHES:
+            checked += _require_equal(spec, indices, (x, y), hashes)
+        resident.keep(x, y)
     return checked
+
+
+def _require_equal(spec: RunSpec, indices: Indices, batch: loading.Batch, hashes: digest.Hashes) -> int:
+    x, y = batch[0].numpy(), batch[1].numpy()
+    count = min(len(x), len(y), len(indices))
+    found = digest.sample_hashes(indices[:count], x[:count], y[:count])
+    wrong = np.flatnonzero(found != hashes[indices[:count]])
+    if len(wrong):
+        raise DeliveryError(
+            f"{spec.backend} delivered wrong data for sample {indices[wrong[0]]}. "
+            "Check the store with `bench verify`; if it is intact, the loader is at fault."
+        )
+    if not len(x) == len(y) == len(indices):
+        raise DeliveryError(
+            f"{spec.backend} delivered {len(x)} samples and {len(y)} labels for a batch of {len(indices)}, "
+            f"the first of which is sample {indices[0]}. The loader is at fault."
+        )
+    return len(indices)
 
 
 def _gpu_info(device: torch.device) -> GpuInfo:

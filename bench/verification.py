@@ -59,17 +59,17 @@ def read_back(
     start = 0
     try:
         reader = backend.open(root)
-        if len(reader) != schema.count:
-            return Verification(
-                _joined(parts), _since(started), None, f"it holds {len(reader)} samples instead of {schema.count}"
-            )
+        held = len(reader)
         for indices, original in _blocks(schema, originals):
             start = int(indices[0])
-            x, y = _read(reader, indices, schema)
-            parts.append(digest.sample_hashes(indices, x, y))
+            here = indices[indices < held]
+            x, y = _read(reader, here, schema)
+            parts.append(digest.sample_hashes(here, x, y))
             if original is not None:
-                loss.add(original.x, x)
-            progress.advance(len(indices))
+                loss.add(original.x[: len(here)], x)
+            progress.advance(len(here))
+            if len(here) < len(indices):
+                break
     except BackendError as error:
         known_bad = digest.first_difference(expected[:start], _joined(parts)) if expected is not None else None
         first_bad = known_bad if known_bad is not None else _first_unreadable(backend, root, schema, start)
@@ -80,6 +80,9 @@ def read_back(
     hashes = _joined(parts)
     first_bad = digest.first_difference(expected, hashes) if expected is not None else None
     problem = None if first_bad is None else f"sample {first_bad} is not what was written"
+    if held != schema.count:
+        first_bad = min(held, schema.count) if first_bad is None else first_bad
+        problem = f"it holds {held} samples instead of {schema.count}; sample {first_bad} is the first that is wrong"
     return Verification(hashes, _since(started), first_bad, problem, loss.value if originals is not None else None)
 
 
@@ -101,6 +104,8 @@ def _blocks(schema: Schema, originals: Iterator[SampleBlock] | None) -> Iterator
 
 def _read(reader: BatchReader, indices: Indices, schema: Schema) -> tuple[NDArray[Any], NDArray[np.int64]]:
     x, y = (tensor.numpy() for tensor in reader.__getitems__(indices))
+    if not len(x) == len(y) == len(indices):
+        raise BackendError(f"{len(x)} samples and {len(y)} labels come back for {len(indices)} indices")
     if x.shape[1:] != schema.shape or x.dtype != np.dtype(schema.dtype):
         raise BackendError(f"samples come back as {x.dtype} {x.shape[1:]} instead of {schema.dtype} {schema.shape}")
     return x, y

@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,24 +34,50 @@ class Pss:
         )
 
 
+_PAGE_BYTES = resource.getpagesize()
 _FIELDS = {"Pss": "total_bytes", "Pss_Anon": "anon_bytes", "Pss_File": "file_bytes", "Pss_Shmem": "shmem_bytes"}
 
 
-def tree_pss(pid: int) -> Pss | None:
-    """Return the PSS of a process and its descendants, or None where the kernel does not tell.
+def tree_pids(pid: int) -> list[int]:
+    """Return a process and its descendants; empty where it does not exist.
+
+    Asks each process for its children (proc_tid_children(5)), as looking through all processes of a machine
+    for them takes milliseconds. Kernels built without that list leave no other way.
+    """
+    if not Path(f"/proc/{pid}/task/{pid}/children").exists():
+        return _searched_pids(pid)
+    found = [pid]
+    for parent in found:
+        found += _children(parent)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        # It, or one of its threads, has ended meanwhile.
+        return []
+
+
+def _searched_pids(pid: int) -> list[int]:
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def pss_of(pids: Sequence[int]) -> Pss | None:
+    """Return the summed PSS of processes, or None where the kernel tells that of none.
 
     Processes that end while being read count as zero.
     """
     total = Pss()
-    try:
-        root = psutil.Process(pid)
-        pids = [pid, *(child.pid for child in root.children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return None
     readable = False
-    for member in pids:
+    for pid in pids:
         try:
-            text = Path(f"/proc/{member}/smaps_rollup").read_text()
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         readable = True
@@ -64,8 +90,42 @@ def tree_pss(pid: int) -> Pss | None:
     return total if readable else None
 
 
+def tree_pss(pid: int) -> Pss | None:
+    """Return the PSS of a process and its descendants, or None where the kernel does not tell."""
+    return pss_of(tree_pids(pid))
+
+
+def rss_of(pids: Sequence[int]) -> int:
+    """Return the summed resident set size of processes in bytes: cheap, but shared pages count repeatedly."""
+    pages = 0
+    for pid in pids:
+        try:
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return pages * _PAGE_BYTES
+
+
+def rss_peaks_of(pids: Sequence[int]) -> int | None:
+    """Return the sum of the processes' own peaks of resident set size (VmHWM), in bytes."""
+    peaks = [peak for pid in pids if (peak := _peak_of(f"/proc/{pid}/status")) is not None]
+    return sum(peaks) if peaks else None
+
+
+def _peak_of(status: str) -> int | None:
+    try:
+        for line in Path(status).read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return None
+
+
 class PeakPss:
-    """Samples the PSS of another process's tree from a thread; use as a context manager.
+    """Samples the PSS of a process's tree from a thread; use as a context manager.
+
+    For work that is not timed; ``bench.measure.sampler`` does it from a process of its own.
 
     Reading PSS walks the page tables of the target, so the pause between samples is at
     least ``interval_s`` and at least 50 times what a sample cost.
@@ -109,6 +169,19 @@ class PeakPss:
         self._thread.join()
 
 
+def oom_kills() -> int | None:
+    """Return how many processes the kernel has killed for want of memory since it started, None where unknown.
+
+    Those killed at the limit of a control group are among them (``oom_kill`` in /proc/vmstat).
+    """
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    counts = [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+    return counts[0] if counts else None
+
+
 def current_rss_bytes() -> int:
     """Return the resident set size of this process now."""
     return int(psutil.Process().memory_info().rss)
@@ -125,10 +198,7 @@ def reset_peak_rss() -> None:
 
 def peak_rss_bytes() -> int:
     """Return the peak resident set size of this process since ``reset_peak_rss``."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # no procfs: getrusage below
+    peak = _peak_of("/proc/self/status")
+    if peak is not None:
+        return peak
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,8 +1,9 @@
 """Counters of a process tree: bytes from storage, read calls, page faults, CPU seconds.
 
-Read from procfs (proc_pid_io(5), proc_pid_stat(5)) for each process and differenced per
-process. A child's counters must be read while it lives: once reaped they are added to its
-parent and would count twice.
+Read from procfs (proc_pid_io(5), proc_pid_stat(5)) for each process. The kernel adds the
+counters of a child to those of the parent that waits for it; read here with those of waited-for
+children included, the sum over all processes grows by exactly what was used, whether a child
+still lives, lived all along, or came and went in between.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a process has used since it started."""
+    """What a process has used since it started, and its children for which it has waited."""
 
     storage_read_bytes: int = 0
     read_call_bytes: int = 0
@@ -44,13 +45,14 @@ def process_counters(pid: int) -> Counters | None:
         return None
     # The command name may hold spaces and parentheses; fields are counted after its last one.
     after_name = stat[stat.rindex(")") + 2 :].split()
+    major, children_major, user, system, children_user, children_system = map(int, after_name[9:15])
     return Counters(
         storage_read_bytes=int(io["read_bytes"]),
         read_call_bytes=int(io["rchar"]),
         read_calls=int(io["syscr"]),
-        major_faults=int(after_name[9]),
-        cpu_user_s=int(after_name[11]) / _TICKS_PER_S,
-        cpu_system_s=int(after_name[12]) / _TICKS_PER_S,
+        major_faults=major + children_major,
+        cpu_user_s=(user + children_user) / _TICKS_PER_S,
+        cpu_system_s=(system + children_system) / _TICKS_PER_S,
     )
 
 
@@ -82,11 +84,23 @@ def _with_own(children: Snapshot, own: Counters | None) -> Snapshot | None:
     return None if own is None else {**children, os.getpid(): own}
 
 
+def used_by_each(before: Snapshot | None, after: Snapshot | None) -> dict[int, Counters]:
+    """Return what each process used that was there at the second snapshot, by process id; empty where unknown.
+
+    One that appeared in between counts from its start, and one that waited for others has theirs in its own.
+    """
+    if before is None or after is None:
+        return {}
+    return {pid: counters - before.get(pid, Counters()) for pid, counters in after.items()}
+
+
 def used_between(before: Snapshot | None, after: Snapshot | None) -> Counters | None:
-    """Return what the tree used between two snapshots; processes that appeared count from their start."""
+    """Return what the tree used between two snapshots, or None where that is unknown.
+
+    A process that is gone by the second snapshot must have been waited for by one of the tree:
+    one that was not took its counters with it, and the rest cannot be told.
+    """
     if before is None or after is None:
         return None
-    total = Counters()
-    for pid, counters in after.items():
-        total += counters - before.get(pid, Counters())
-    return total
+    used = sum(after.values(), Counters()) - sum(before.values(), Counters())
+    return used if all(getattr(used, f.name) >= 0 for f in fields(used)) else None

@@ -11,10 +11,17 @@ class DocumentError(BenchError):
     """A document that cannot take a generated passage."""
 
 
-def update(path: Path, name: str, content: str) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a file. Raises DocumentError."""
+def update(path: Path, name: str, content: str, identity: str = "") -> None:
+    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in a file. Raises DocumentError.
+
+    A passage that is marked ``<!-- name identity -->`` is replaced instead, where there is one: so a document can
+    hold several of a kind.
+    """
     try:
-        text = between_markers(path.read_text(), name, content)
+        before = path.read_text()
+        text = between_markers(before, f"{name} {identity}", content) if identity else None
+        if text is None:
+            text = between_markers(before, name, content)
         if text is None:
             raise DocumentError(
                 f"{path} has no <!-- {name} --> … <!-- /{name} -->. Add the two lines where it belongs."

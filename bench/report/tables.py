@@ -5,23 +5,51 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from bench.metrics import METRICS, Metric
+from bench.comparability import differences
+from bench.metrics import METRICS, Metric, all_waits_s
 from bench.record import RunRecord
+from bench.spec import NO_MODEL
+from bench.stats import needed_count
 
 RUN_METRICS = (
     "epoch_s",
+    "ideal_s",
+    "over_ceiling",
     "samples_per_s",
     "mb_per_s",
     "wait_share",
     "copy_share",
     "compute_share",
-    "first_batch_ms",
+    "wait_p50_ms",
+    "wait_p90_ms",
+    "wait_p99_ms",
+    "wait_max_ms",
     "open_ms",
-    "cpu_s",
+    "worker_start_ms",
+    "first_batch_ms",
+    "steady_s",
+    "cpu_user_s",
+    "cpu_system_s",
     "peak_pss_mb",
+    "anon_mb",
+    "file_mb",
+    "shmem_mb",
     "pss_growth_mb",
+    "page_cache_mb",
     "storage_read_mb",
+    "read_amplification",
     "read_call_mb",
+    "read_calls",
+    "major_faults",
+    "vram_allocated_mb",
+    "vram_reserved_mb",
+    "vram_cupy_mb",
+    "vram_delta_mb",
+    "vram_context_mb",
+    "gpu_utilisation",
+    "gpu_energy_j",
+    "gpu_temperature_c",
+    "gpu_sm_mhz",
     "store_mb",
     "files",
     "decode_s",
@@ -32,10 +60,13 @@ RUN_METRICS = (
 
 COMPARED_METRICS = (
     "epoch_s",
+    "over_ceiling",
     "samples_per_s",
     "wait_share",
     "first_batch_ms",
+    "cpu_s",
     "peak_pss_mb",
+    "storage_read_mb",
     "read_call_mb",
     "store_mb",
     "prepare_s",
@@ -109,18 +140,43 @@ def work_text(record: RunRecord) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def run_table(record: RunRecord) -> Table:
-    """Return everything that one run measured, a metric a row."""
+def cache_text(record: RunRecord) -> str:
+    """Return the state of the page cache that was asked for, and whether it was shown to be there."""
+    asked, achieved = record.cache.asked, record.cache.achieved
+    if asked != "as-is":
+        return f"{asked}: {_ACHIEVED[achieved]}"
+    found = record.cache.resident_before
+    return asked if found is None else f"{asked} ({found:.0%} in memory)"
+
+
+_ACHIEVED = {
+    "verified": "verified",
+    "not-achieved": "NOT achieved",
+    "unverifiable": "unverifiable",
+    "impossible": "impossible",
+    None: "unknown",
+}
+
+
+def run_table(records: Sequence[RunRecord]) -> Table:
+    """Return everything that one run, or several equal runs, measured, a metric a row."""
+    record = records[-1]
     rows = []
     for key in RUN_METRICS:
         metric = METRICS[key]
-        if metric.of(record) is not None:
-            rows.append([metric.label, metric.text(record, spread=True), metric.unit])
-        elif key != "decode_s" and (key not in {"loss", "accuracy"} or record.spec.model != "none"):
+        if metric.over(records) is not None:
+            rows.append([metric.label, metric.text(records, spread=True), metric.unit])
+        elif _expected(key, record):
             rows.append([metric.label, "n/a", metric.unit])
-    counted = len(record.measured())
-    warmup = " after a warm-up" if counted < len(record.epochs) else ", without a warm-up"
-    notes = [f"Median (lowest…highest) of {counted} {'epoch' if counted == 1 else 'epochs'}{warmup}."]
+    notes = [_spread_text(records)]
+    waits, needed = len(all_waits_s(record)), needed_count(99)
+    if waits < needed:
+        notes.append(
+            f"Waits of {waits:,} batches: the median takes {needed_count(50)} of them, the 90th percentile "
+            f"{needed_count(90)}, the 99th {needed:,}; use more epochs for those."
+        )
+    proof = f" ({record.cache.proof})" if record.cache.proof else ""
+    notes.append(f"Page cache: {cache_text(record)}{proof}.")
     if record.data is not None and record.store is not None:
         kind = "bit for bit" if record.store.digest_ok else "as a lossy store"
         checked = record.data.checked_samples
@@ -133,6 +189,28 @@ def run_table(record: RunRecord) -> Table:
     return Table(_title(record), ["", "value", "unit"], rows, notes)
 
 
+def _expected(key: str, record: RunRecord) -> bool:
+    """Whether a quantity that is not there is worth a line that says so."""
+    if METRICS[key].of in _OF_GPU:
+        return record.gpu is not None
+    if key in {"loss", "accuracy", "ideal_s", "over_ceiling"}:
+        return record.spec.model != NO_MODEL
+    return key not in {"decode_s", "worker_start_ms"}
+
+
+_OF_GPU = {METRICS[key].of for key in RUN_METRICS if key.startswith(("vram_", "gpu_"))}
+
+
+def _spread_text(records: Sequence[RunRecord]) -> str:
+    record = records[-1]
+    counted = len(record.measured())
+    warmup = " after a warm-up" if counted < len(record.epochs) else ", without a warm-up"
+    epochs = f"{counted} {'epoch' if counted == 1 else 'epochs'}{warmup}"
+    if len(records) == 1:
+        return f"Median (lowest…highest) of {epochs}."
+    return f"Median (lowest…highest) of {len(records)} runs in fresh processes, each the median of {epochs}."
+
+
 def _title(record: RunRecord) -> str:
     spec = record.spec
     work = "loading alone" if spec.model == "none" else f"training {spec.model}"
@@ -142,54 +220,77 @@ def _title(record: RunRecord) -> str:
 
 
 def comparison_table(records: Sequence[RunRecord]) -> Table:
-    """Return one row per run, grouped by what was done, fastest first within a group."""
-    ok = sorted((r for r in records if r.status == "ok"), key=_order)
-    metrics = [METRICS[key] for key in COMPARED_METRICS]
-    columns = ["data set", "model", "backend", "options", "run", *(f"{m.label}, {m.unit}" for m in metrics)]
-    shown = differing_options(ok)
+    """Return one row per run or group of equal runs, by what was done, fastest first within that."""
+    ok = [r for r in records if r.status == "ok"]
+    groups = sorted(equal_runs(ok), key=_order)
+    firsts = [group[0] for group in groups]
+    metrics = [METRICS[key] for key in COMPARED_METRICS if any(METRICS[key].over(group) for group in groups)]
+    columns = ["data set", "model", "backend", "options", "cache", "run", *(f"{m.label}, {m.unit}" for m in metrics)]
+    shown = differing_options(firsts)
     rows = [
         [
-            data_label(r, shown[r.spec.dataset]),
-            r.spec.model,
-            run_label(r),
-            options_text(r),
-            work_text(r),
-            *(_cell(m, r) for m in metrics),
+            data_label(group[0], shown[group[0].spec.dataset]),
+            group[0].spec.model,
+            run_label(group[0]),
+            options_text(group[0]),
+            cache_text(group[0]),
+            _runs_text(group),
+            *(_cell(m, group) for m in metrics),
         ]
-        for r in ok
+        for group in groups
     ]
     notes = [
-        "Epoch times: median (lowest…highest) of the epochs after the warm-up, all of one process. The same run in "
-        "another process differs by more than that, so small differences between rows mean nothing."
+        "Epoch times: median (lowest…highest) of the epochs after the warm-up, all of one process; of the processes' "
+        "medians where a row has several runs. The same run in another process differs by more than epochs of one "
+        "process do, so small differences between rows of one run mean nothing: `bench compare` tests them."
     ]
-    samples = {f"{data_label(r, shown[r.spec.dataset])}: {sample_text(r)}" for r in ok}
+    samples = {f"{data_label(r, shown[r.spec.dataset])}: {sample_text(r)}" for r in firsts}
     notes += [f"Samples: {'; '.join(sorted(samples))}."] if samples else []
-    notes += [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in ok)]
+    notes += [f"Measured on: {machine}." for machine in dict.fromkeys(machine_text(record) for record in firsts)]
     left_out = len(records) - len(ok)
     notes += [f"{left_out} {'run' if left_out == 1 else 'runs'} without a result left out."] if left_out else []
-    return Table("Runs", columns, rows, notes, text_columns=5)
+    return Table("Runs", columns, rows, notes, text_columns=6)
 
 
-def _cell(metric: Metric, record: RunRecord) -> str:
-    return metric.text(record, spread=metric.key == "epoch_s")
+def equal_runs(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Group runs of one spec that do not differ in machine, versions, data or cache state."""
+    groups: list[list[RunRecord]] = []
+    for record in records:
+        for group in groups:
+            if group[0].spec_id == record.spec_id and not differences([group[0], record]):
+                group.append(record)
+                break
+        else:
+            groups.append([record])
+    return groups
+
+
+def _runs_text(group: Sequence[RunRecord]) -> str:
+    return work_text(group[0]) + (f", {len(group)} runs" if len(group) > 1 else "")
+
+
+def _cell(metric: Metric, group: Sequence[RunRecord]) -> str:
+    return metric.text(group, spread=metric.key == "epoch_s")
 
 
 def runs_table(names: Sequence[str], records: Sequence[RunRecord]) -> Table:
     """Return a short line for each run, for finding one."""
     rows = [
-        [name, data_label(r), r.spec.model, run_label(r), r.status, METRICS["epoch_s"].text(r)]
+        [name, data_label(r), r.spec.model, run_label(r), r.status, METRICS["epoch_s"].text([r])]
         for name, r in zip(names, records, strict=True)
     ]
     return Table("Runs", ["run", "data set", "model", "backend", "status", "epoch, s"], rows, text_columns=5)
 
 
-def _order(record: RunRecord) -> tuple[str, str, int, float]:
-    epoch = METRICS["epoch_s"].of(record)
+def _order(group: Sequence[RunRecord]) -> tuple[str, str, int, str, float]:
+    record, epoch = group[0], METRICS["epoch_s"].over(group)
     count = record.data.count if record.data else 0
-    return data_label(record), record.spec.model, -count, epoch.median if epoch else float("inf")
+    seconds = epoch.median if epoch else float("inf")
+    return data_label(record), record.spec.model, -count, record.cache.asked, seconds
 
 
-def _machine(record: RunRecord) -> str:
+def machine_text(record: RunRecord) -> str:
+    """Return what a run ran on, in a line."""
     environment = record.environment
     libraries = environment.get("libraries") or {}
     versions = ", ".join(

@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.metrics import METRICS, significant
 from bench.record import RunRecord
-from bench.report.tables import run_label
+from bench.report.tables import cache_text, run_label
 
 NEGLIGIBLE_SHARE = 2.0
+"""Percent of an epoch below which a difference from the ceiling is as good as none: timing is no finer than that."""
 
 
-def verdict(record: RunRecord) -> str:
-    """Return the sentence that says what a finished run means."""
-    epoch, wait = METRICS["epoch_s"].of(record), METRICS["wait_share"].of(record)
+def verdict(records: Sequence[RunRecord]) -> str:
+    """Return the sentences that say what a finished run, or several equal ones, mean."""
+    record = records[-1]
+    epoch, wait = METRICS["epoch_s"].over(records), METRICS["wait_share"].over(records)
     name = run_label(record)
     if record.status != "ok" or epoch is None or wait is None:
         reason = record.error.message if record.error else "no epoch was completed"
         return f"{name} gives no result: {reason}"
     if record.spec.model == "none":
-        rate = METRICS["samples_per_s"].text(record)
         return (
-            f"Loading alone: {name} delivers {rate} samples/s; training that takes fewer never has to wait for it, "
-            "as long as loading runs beside the training."
+            f"Loading alone: {name} delivers {METRICS['samples_per_s'].text(records)} samples/s; training that takes "
+            "fewer never has to wait for it, as long as loading runs beside the training."
         )
-    share = wait.median
-    if share < NEGLIGIBLE_SHARE:
+    over, ideal = METRICS["over_ceiling"].over(records), METRICS["ideal_s"].over(records)
+    waited = f"Waiting for data took {significant(wait.median, 2)} % of the epoch"
+    if over is None or ideal is None:
+        saved_s = epoch.median * wait.median / 100
         text = (
-            f"Compute-bound: data loading took {significant(share, 2)} % of the epoch; "
-            "a faster format cannot gain more than about that."
+            f"{waited}, {significant(saved_s, 3)} s of {significant(epoch.median, 3)} s: about what a faster format "
+            "could save. The ceiling was not measured, so this is no hard limit."
+        )
+    elif over.median < -NEGLIGIBLE_SHARE:
+        text = (
+            f"No verdict: an epoch from {name} took {significant(epoch.median, 3)} s, and from memory, which cannot be "
+            f"slower, {significant(ideal.median, 3)} s. The machine is too noisy for this short a run. {waited}."
+        )
+    elif over.median < NEGLIGIBLE_SHARE:
+        text = (
+            f"Compute-bound: the format does not matter here. Training from memory takes "
+            f"{significant(ideal.median, 3)} s per epoch, and {name} {significant(epoch.median, 3)} s. {waited}."
         )
     else:
-        waited_s = epoch.median * share / 100
         text = (
-            f"Data loading took {share:.0f} % of the epoch, {significant(waited_s, 3)} s of "
-            f"{significant(epoch.median, 3)} s: about what a faster format could save. "
-            "A run with --backend memory shows what would be left."
+            f"{name} costs {significant(over.median, 2)} % over the ceiling ({significant(epoch.median, 3)} s instead "
+            f"of {significant(ideal.median, 3)} s per epoch from memory); storage cannot gain you more than that. "
+            f"{waited}"
+        )
+        text += (
+            "; the rest is computing, which was slower beside the loading." if over.median > 2 * wait.median else "."
         )
     if record.spec.workers and record.device == "cpu":
         text += " The workers share the CPU with the training, so part of their cost is inside the computing time."
+    if record.cache.asked != "as-is":
+        text += f" Page cache {cache_text(record)}."
     return text
 
 
-def meaning(record: RunRecord) -> str:
+def meaning(records: Sequence[RunRecord]) -> str:
     """Return the verdict and, a line each, what puts it in doubt."""
-    return "\n".join([verdict(record), *(f"Note ({w.kind}): {w.message}" for w in record.warnings)])
+    notes = dict.fromkeys((warning.kind, warning.message) for record in records for warning in record.warnings)
+    # With several runs the spread is known, whatever each of them says of itself.
+    shown = [(kind, message) for kind, message in notes if len(records) == 1 or kind != "no-repeats"]
+    return "\n".join([verdict(records), *(f"Note ({kind}): {message}" for kind, message in shown)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ RUN = ("run", "--dataset", "toys", "--source", "synthetic", "--data-dir", "data"
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if ".building-" in path.name or ".part" in path.name]
+    # os.walk passes over folders that vanish meanwhile.
+    names = (Path(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files))
+    return [path for path in names if ".building-" in path.name or ".part" in path.name]
 
 
 def start(environment: dict[str, str], folder: Path, *arguments: str, stdout: bool = False) -> subprocess.Popen[str]:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -50,6 +52,42 @@ def test_a_death_is_told_after_everything_that_was_said(how: str, text: str) -> 
     with Child(die, how) as child, pytest.raises(ChildDiedError, match=text):
         heard += [message for message in child.messages() if message]
     assert heard == [] or heard == [("word", "last")]
+
+
+def complain(link, how) -> None:
+    sys.stderr.write("first complaint\n")
+    os.write(2, b"from a library \xff\n\n")
+    subprocess.run(["sh", "-c", "echo from a worker >&2"], check=True)
+    if how == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.parametrize("how", ["end", "crash"])
+def test_what_a_process_says_last_on_stderr_is_kept_and_not_shown(how: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with Child(complain, how, keep_stderr=True) as child:
+        try:
+            assert list(filter(None, child.messages())) == []
+        except ChildDiedError:
+            assert how == "crash"
+        lines = child.last_lines()
+    if how == "end":
+        assert lines == ["first complaint", "from a library \ufffd", "from a worker"]
+    else:
+        assert any("in complain" in line for line in lines), "where it crashed"
+    assert capfd.readouterr().err == ""
+
+
+def test_only_the_last_lines_are_kept(tmp_path: Path) -> None:
+    with Child(print_many, keep_stderr=True) as child:
+        list(child.messages())
+        lines = child.last_lines()
+    assert lines == [f"line {number}" for number in range(100_000 - len(lines), 100_000)]
+    assert 5 <= len(lines) <= 50
+
+
+def print_many(link) -> None:
+    for number in range(100_000):
+        sys.stderr.write(f"line {number}\n")
 
 
 def test_a_death_before_the_answer_is_a_death() -> None:

@@ -39,7 +39,7 @@ def test_run_prints_a_result_and_writes_its_record(bench, tmp_path: Path) -> Non
         "store",
         "preparation",
         "Verified: every sample was read back bit for bit when the store was built",
-        "Data loading took",
+        "Waiting for data took",
         "Note (synthetic-data)",
     ):
         assert text in result.stdout
@@ -297,7 +297,7 @@ def test_runs_are_listed_shown_and_compared(bench, tmp_path: Path) -> None:
     assert json.loads(bench("show", name, "--json").stdout)["status"] == "ok"
     one_line_error(bench("show", "last"), "sample 5 cannot be read.")
     markdown = bench("table", "--format", "markdown").stdout
-    assert "| toys (synthetic) | cnn | toy |  | 300 samples, batch 32, no workers, 2 epochs, cpu |" in markdown
+    assert "| toys (synthetic) | cnn | toy |  | as-is (100% in memory) | 300 samples, batch 32, no workers" in markdown
     assert "1 run" in markdown
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- bench table -->\nold\n<!-- /bench table -->\nafter\n")

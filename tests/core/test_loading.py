@@ -1,8 +1,12 @@
 """The same batches in the same order, whatever loads them."""
 
+import os
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import toy_plugins
@@ -80,6 +84,54 @@ def test_every_loader_delivers_the_planned_batches_epoch_after_epoch(kind: dict)
         loader.close()
 
 
+class TracingReader(ArrayReader):
+    """Leaves a line for each batch that some process reads."""
+
+    def __init__(self, trace: Path) -> None:
+        super().__init__()
+        self.trace = trace
+
+    def read_into(self, indices, x, y) -> None:
+        with self.trace.open("a") as file:
+            file.write(f"{os.getpid()} {threading.get_ident()}\n")
+        super().read_into(indices, x, y)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_starting_brings_up_all_workers_and_reads_nothing(kind: dict, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    loader = loading.make_loader(TracingReader(trace), spec(**kind), pin=False)
+    before = {*psutil.Process().children(recursive=True)}
+    threads = threading.active_count()
+    try:
+        loader.start()
+        workers = {*psutil.Process().children(recursive=True)} - before
+        if kind.get("worker_kind") == "thread":
+            assert threading.active_count() == threads + kind["workers"]
+        elif kind:
+            assert len(workers) >= kind["workers"]
+        assert not trace.exists()
+        assert len(list(loader.epoch(0))) == 10
+        assert len(trace.read_text().splitlines()) == 10
+        if "start_method" in kind:
+            assert {int(line.split()[0]) for line in trace.read_text().splitlines()} <= {p.pid for p in workers}
+    finally:
+        loader.close()
+
+
+@pytest.mark.parametrize("kind", KINDS[:4], ids=str)
+def test_part_of_an_epoch_reads_no_more_than_that(kind: dict, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    loader = loading.make_loader(TracingReader(trace), spec(**kind), pin=False)
+    try:
+        delivered = list(loader.epoch(1, batches=3))
+        plan = loading.batch_indices(spec(**kind), 300, 1)[:3]
+        assert [y.tolist() for _, y in delivered] == [Y[indices].tolist() for indices in plan]
+        assert len(trace.read_text().splitlines()) == 3
+    finally:
+        loader.close()
+
+
 @pytest.mark.parametrize("kind", KINDS[:4], ids=str)
 def test_an_error_arrives_at_its_batch_with_its_own_text(kind: dict) -> None:
     loader = loading.make_loader(FailingReader(), spec(shuffle="none", **kind), pin=False)
@@ -116,8 +168,6 @@ def test_threads_read_ahead_but_no_further_than_two_batches_each() -> None:
 
 
 def test_closing_ends_worker_processes() -> None:
-    import psutil
-
     before = set(psutil.Process().children(recursive=True))
     loader = loading.make_loader(ArrayReader(), spec(workers=2), pin=False)
     batches = loader.epoch(0)

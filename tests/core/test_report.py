@@ -1,15 +1,16 @@
 """Records to tables, sentences and warnings."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from bench import checks
 from bench.metrics import METRICS, significant
-from bench.record import RunRecord, read_record
+from bench.record import CacheInfo, RunRecord, read_record
 from bench.report import document, render
-from bench.report.tables import Table, comparison_table, run_table
-from bench.report.verdict import verdict
+from bench.report.tables import Table, comparison_table, equal_runs, run_table
+from bench.report.verdict import meaning, verdict
 from bench.stats import summarise
 
 
@@ -72,27 +73,42 @@ def test_numbers_have_significant_digits(value: float, digits: int, text: str) -
 
 def test_unknown_is_not_zero(record: RunRecord) -> None:
     unknown = record.model_copy(update={"memory": record.memory.model_copy(update={"peak_pss_bytes": None})})
-    assert METRICS["peak_pss_mb"].text(unknown) == "n/a"
-    assert ["peak RAM (PSS)", "n/a", "MB"] in run_table(unknown).rows
+    assert METRICS["peak_pss_mb"].text([unknown]) == "n/a"
+    assert ["peak RAM (PSS)", "n/a", "MB"] in run_table([unknown]).rows
 
 
 def test_the_run_table_has_every_promised_figure_with_its_unit(record: RunRecord) -> None:
-    table = run_table(record)
+    table = run_table([record])
     units = {row[0]: row[2] for row in table.rows}
     assert units == {
         "epoch": "s",
+        "ceiling: epoch from memory": "s",
+        "over the ceiling": "%",
         "throughput": "samples/s",
         "decoded data": "MB/s",
         "waiting for data": "% of epoch",
         "copying to the device": "% of epoch",
         "computing": "% of epoch",
-        "first batch": "ms",
+        "wait for a batch, median": "ms",
+        "wait for a batch, 90th percentile": "ms",
+        "wait for a batch, 99th percentile": "ms",
+        "wait for a batch, longest": "ms",
         "opening": "ms",
-        "CPU time": "s per epoch",
+        "first batch": "ms",
+        "epoch after its first batch": "s",
+        "CPU time, user": "s per epoch",
+        "CPU time, system": "s per epoch",
         "peak RAM (PSS)": "MB",
+        "  anonymous part": "MB",
+        "  mapped files": "MB",
+        "  shared memory": "MB",
         "RAM growth from before opening": "MB",
+        "store in the page cache (reclaimable)": "MB",
         "read from storage": "MB per epoch",
+        "read from storage, per byte delivered": "bytes",
         "read by system calls": "MB per epoch",
+        "read calls": "per epoch",
+        "major page faults": "per epoch",
         "store": "MB",
         "files": "files",
         "preparation": "s",
@@ -102,27 +118,132 @@ def test_the_run_table_has_every_promised_figure_with_its_unit(record: RunRecord
     assert "…" in {row[0]: row[1] for row in table.rows}["epoch"], "the spread is shown"
 
 
+def with_ceiling(record: RunRecord, ideal_s: float) -> RunRecord:
+    return record.model_copy(update={"ideal": record.epochs[0].model_copy(update={"epoch_s": ideal_s})})
+
+
 @pytest.mark.parametrize(
-    ("wait_s", "text"),
+    ("epoch_s", "wait_s", "ideal_s", "text"),
     [
         (
-            0.01,
-            "Compute-bound: data loading took 0.10 % of the epoch; a faster format cannot gain more than about that.",
+            11.2,
+            1.1,
+            10.0,
+            "memmap[library] costs 12 % over the ceiling (11.2 s instead of 10.0 s per epoch from memory); storage "
+            "cannot gain you more than that. Waiting for data took 9.8 % of the epoch.",
         ),
         (
-            4.0,
-            "Data loading took 40 % of the epoch, 4.00 s of 10.0 s: about what a faster format could save. "
-            "A run with --backend memory shows what would be left.",
+            15.0,
+            1.5,
+            10.0,
+            "memmap[library] costs 50 % over the ceiling (15.0 s instead of 10.0 s per epoch from memory); storage "
+            "cannot gain you more than that. Waiting for data took 10 % of the epoch; the rest is computing, which "
+            "was slower beside the loading.",
+        ),
+        (
+            10.1,
+            0.05,
+            10.0,
+            "Compute-bound: the format does not matter here. Training from memory takes 10.0 s per epoch, and "
+            "memmap[library] 10.1 s. Waiting for data took 0.50 % of the epoch.",
+        ),
+        (
+            8.0,
+            0.05,
+            10.0,
+            "No verdict: an epoch from memmap[library] took 8.00 s, and from memory, which cannot be slower, 10.0 s. "
+            "The machine is too noisy for this short a run. Waiting for data took 0.62 % of the epoch.",
         ),
     ],
 )
-def test_the_verdict_says_what_storage_can_gain(record: RunRecord, wait_s: float, text: str) -> None:
-    assert verdict(with_epochs(record, (10.0, wait_s))) == text
+def test_the_verdict_follows_from_the_ceiling(
+    record: RunRecord, epoch_s: float, wait_s: float, ideal_s: float, text: str
+) -> None:
+    assert verdict([with_ceiling(with_epochs(record, (epoch_s, wait_s)), ideal_s)]) == text
+
+
+def test_without_a_ceiling_the_verdict_claims_no_limit(record: RunRecord) -> None:
+    text = verdict([with_epochs(record, (10.0, 4.0))])
+    assert text.startswith("Waiting for data took 40 % of the epoch, 4.00 s of 10.0 s: about what a faster format")
+    assert text.endswith("The ceiling was not measured, so this is no hard limit.")
+
+
+def test_several_runs_count_once_each(record: RunRecord) -> None:
+    """Many epochs of one process weigh no more than a single one of another."""
+    runs = [with_epochs(record, *[(1.0, 0.0)] * 9), with_epochs(record, (2.0, 0.0)), with_epochs(record, (3.0, 0.0))]
+    epoch = METRICS["epoch_s"].over(runs)
+    assert (epoch.n, epoch.median, epoch.low, epoch.high) == (3, 2.0, 1.0, 3.0)
+    table = run_table(runs)
+    assert ["epoch", "2.00 (1.00…3.00, n=3)", "s"] in table.rows
+    assert table.notes[0].startswith("Median (lowest…highest) of 3 runs in fresh processes")
+    noted = [run.model_copy(update={"warnings": checks.warnings_for(run)}) for run in runs]
+    assert "no-repeats" in meaning(noted[1:2])
+    assert "no-repeats" not in meaning(noted)
+    assert meaning(noted).count("cache-state") == 1
+
+
+def test_a_run_that_lacks_a_figure_leaves_none_for_the_group(record: RunRecord) -> None:
+    assert METRICS["over_ceiling"].over([with_ceiling(record, 1.0), record]) is None
+
+
+@pytest.mark.parametrize(
+    ("batches", "shown"), [(9, set()), (10, {50}), (99, {50}), (100, {50, 90}), (1000, {50, 90, 99})]
+)
+def test_percentiles_of_waits_are_exact_and_need_enough_batches(
+    record: RunRecord, batches: int, shown: set[int]
+) -> None:
+    waits = [number / 1000 for number in range(batches, 0, -1)]
+    warm = record.epochs[0].model_copy(update={"warmup": True, "batch_wait_s": [99.0] * 1000})
+    counted = record.epochs[0].model_copy(update={"warmup": False, "batch_wait_s": waits})
+    changed = record.model_copy(update={"epochs": [warm, counted]})
+    for q in (50, 90, 99):
+        value = METRICS[f"wait_p{q}_ms"].of(changed)
+        if q in shown:
+            assert value.median == pytest.approx(math.ceil(batches * q / 100))
+        else:
+            assert value is None
+    assert METRICS["wait_max_ms"].of(changed).median == pytest.approx(batches)
+    note = f"Waits of {batches:,} batches: the median takes 10 of them, the 90th percentile 100, the 99th 1,000"
+    assert any(note in text for text in run_table([changed]).notes) == (batches < 1000)
+
+
+@pytest.mark.parametrize(
+    ("cache", "text"),
+    [
+        ({"asked": "cold", "achieved": "verified"}, "cold: verified"),
+        ({"asked": "cold", "achieved": "not-achieved"}, "cold: NOT achieved"),
+        ({"asked": "warm", "achieved": "unverifiable"}, "warm: unverifiable"),
+        ({"asked": "cold", "achieved": "impossible"}, "cold: impossible"),
+        ({"asked": "as-is", "resident_before": 0.42}, "as-is (42% in memory)"),
+        ({"asked": "as-is"}, "as-is"),
+    ],
+)
+def test_every_table_says_what_became_of_the_cache(record: RunRecord, cache: dict, text: str) -> None:
+    changed = record.model_copy(update={"cache": CacheInfo(**cache)})
+    assert any(note.startswith(f"Page cache: {text}") for note in run_table([changed]).notes)
+    table = comparison_table([changed])
+    assert table.rows[0][table.columns.index("cache")] == text
+
+
+def test_equal_runs_share_a_row_and_others_never_do(record: RunRecord) -> None:
+    other_versions = {**record.environment, "libraries": {**record.environment["libraries"], "torch": "9.9"}}
+    cold = CacheInfo(asked="cold", achieved="verified")
+    runs = [
+        record,
+        record.model_copy(update={"started_at": "2030"}),
+        record.model_copy(update={"environment": other_versions}),
+        record.model_copy(update={"cache": cold}),
+        record.model_copy(update={"data": record.data.model_copy(update={"digest": "0" * 32})}),
+    ]
+    assert [len(group) for group in equal_runs(runs)] == [2, 1, 1, 1]
+    rows = comparison_table(runs).rows
+    assert len(rows) == 4
+    assert sum("2 runs" in row[5] for row in rows) == 1
 
 
 def test_the_verdict_owns_up_to_workers_on_the_same_cpu(record: RunRecord) -> None:
     busy = record.model_copy(update={"spec": record.spec.model_copy(update={"workers": 2})})
-    assert "The workers share the CPU" in verdict(busy)
+    assert "The workers share the CPU" in verdict([busy])
 
 
 def test_the_verdict_on_a_failure_is_its_reason(record: RunRecord) -> None:
@@ -131,7 +252,7 @@ def test_the_verdict_on_a_failure_is_its_reason(record: RunRecord) -> None:
     failed = record.model_copy(
         update={"status": "failed", "error": ErrorInfo(phase="open", type="X", message="It broke.")}
     )
-    assert verdict(failed) == "memmap[library] gives no result: It broke."
+    assert verdict([failed]) == "memmap[library] gives no result: It broke."
 
 
 def kinds(record: RunRecord) -> set[str]:
@@ -140,7 +261,7 @@ def kinds(record: RunRecord) -> set[str]:
 
 def test_doubts_are_raised_when_there_is_reason(record: RunRecord) -> None:
     good = with_epochs(record, (10.0, 1.0), (10.1, 1.0))
-    assert kinds(good) == {"cache-not-controlled"}
+    assert kinds(good) == {"cache-state"}
     assert "unstable" in kinds(with_epochs(record, (10.0, 1.0), (15.0, 1.0)))
     assert "short-epoch" in kinds(with_epochs(record, (0.2, 0.1), (0.2, 0.1)))
     assert "no-repeats" in kinds(with_epochs(record, (10.0, 1.0)))
@@ -172,7 +293,7 @@ def test_the_terminal_table_aligns_numbers_and_keeps_markup_as_text() -> None:
 
 
 def test_compared_runs_are_grouped_and_fastest_first(record: RunRecord) -> None:
-    slow, fast = with_epochs(record, (3.0, 1.0)), with_epochs(record, (2.0, 1.0))
+    slow, fast = with_epochs(record, (3.0, 1.0), spec_id="another"), with_epochs(record, (2.0, 1.0))
     failed = record.model_copy(update={"status": "failed"})
     table = comparison_table([slow, failed, fast])
     column = table.columns.index("epoch, s")

@@ -1,0 +1,25 @@
+"""How a spec is run one time: nothing of it changes what is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.record import CampaignInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """``repair`` rebuilds a damaged store, ``ceiling`` also measures the ceiling.
+
+    ``timeout_s`` is how long the measured process may show no sign of life. ``repeat`` and ``campaign``
+    say which of several runs this is, ``command`` what was typed.
+    """
+
+    repair: bool = False
+    ceiling: bool = True
+    timeout_s: float = 600.0
+    repeat: int = 0
+    campaign: CampaignInfo | None = None
+    command: tuple[str, ...] = ()

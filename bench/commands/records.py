@@ -1,0 +1,89 @@
+"""Commands about what exists: list, show, table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bench.commands.outcome import require_ok
+from bench.commands.places import places
+from bench.flags import DataDir, Results
+
+
+def list_(
+    what: Annotated[Literal["backends", "datasets", "metrics", "models", "runs"], typer.Argument(help="What to list.")],
+    name: Annotated[str | None, typer.Argument(help="With backends or datasets: show the options of one.")] = None,
+    data_dir: DataDir = None,
+    results: Results = Path("results"),
+) -> None:
+    """List backends, data sets, metrics, models or runs, and whether each is usable here."""
+    from bench import console, listing
+
+    if what == "backends":
+        console.print_table(listing.backends() if name is None else listing.backend_options(name))
+    elif what == "datasets":
+        where = places(data_dir)
+        console.print_table(listing.datasets(where.search) if name is None else listing.dataset_options(name))
+    elif what == "metrics":
+        console.print_table(listing.metrics())
+    elif what == "models":
+        console.print_table(listing.models())
+    else:
+        table, errors = listing.runs(results)
+        console.print_table(table)
+        for error in errors:
+            console.say(f"bench: {error}")
+
+
+def show(
+    run: Annotated[str, typer.Argument(help="A record's file, the start of its name, or last.")],
+    results: Results = Path("results"),
+    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Write the result between <!-- bench show --> and <!-- /bench show --> of this file."),
+    ] = None,
+) -> None:
+    """Show the result of a run again."""
+    from bench import console
+    from bench import results as records
+    from bench.report import document
+
+    _, record = records.find(run, results)
+    if into is not None:
+        document.update(into, "bench show", console.plain([record]))
+    elif json:
+        console.out(record.to_json())
+    else:
+        console.show([record])
+    require_ok(record, None)
+
+
+def table(
+    results: Results = Path("results"),
+    format: Annotated[Literal["terminal", "markdown"], typer.Option(help="Syntax of the table.")] = "terminal",
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Write Markdown between <!-- bench table --> and <!-- /bench table --> of this file."),
+    ] = None,
+) -> None:
+    """Compare all finished runs of a folder."""
+    from bench import console
+    from bench import results as records
+    from bench.report import document, render
+    from bench.report.tables import comparison_table
+
+    found, errors = records.read_all(results)
+    for error in errors:
+        console.say(f"bench: {error}")
+    if not found:
+        raise records.ResultsError(f"No records in {results}. Make one with `bench run`, or choose --results.")
+    compared = comparison_table([record for _, record in found])
+    if into is not None:
+        document.update(into, "bench table", render.markdown(compared))
+    elif format == "markdown":
+        console.out(render.markdown(compared))
+    else:
+        console.print_table(compared)

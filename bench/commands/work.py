@@ -1,0 +1,111 @@
+"""Flags that say what a run does and how it is watched: the same for one run and for a comparison."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from bench.attempt import Attempt
+from bench.commands.places import command_line
+from bench.contracts.errors import BenchError
+from bench.flags import Limit, Source, SplitName, Yes
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class SizeError(BenchError):
+    """A size that is none."""
+
+
+class SpecFlags:
+    """Fields of a RunSpec that have a flag of their own, with their defaults."""
+
+    model: Annotated[str, typer.Option(help="Network to train, or none to measure loading alone.")] = "cnn"
+    epochs: Annotated[int, typer.Option(help="Epochs; with more than one, the first is a warm-up.")] = 3
+    batch_size: Annotated[int, typer.Option(help="Samples per batch.")] = 128
+    workers: Annotated[int, typer.Option(help="Loader workers; 0 loads in the training process.")] = 0
+    worker_kind: Annotated[Literal["process", "thread"], typer.Option(help="What a worker is.")] = "process"
+    start_method: Annotated[
+        Literal["fork", "forkserver", "spawn"], typer.Option(help="How worker processes start.")
+    ] = "fork"
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to train.")] = "auto"
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of samples.")] = 0
+    shuffle: Annotated[Literal["full", "none"], typer.Option(help="Order of samples.")] = "full"
+    amp: Annotated[bool, typer.Option("--amp", help="Train in bfloat16 where that is safe (autocast).")] = False
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Deterministic algorithms: equal losses for every backend.")
+    ] = False
+    cache: Annotated[
+        Literal["as-is", "warm", "cold"],
+        typer.Option(help="Bring the store into memory, or out of it, before every epoch, and prove it."),
+    ] = "as-is"
+    drop_caches: Annotated[
+        bool,
+        typer.Option("--drop-caches", help="With --cache cold: drop all caches of the machine, names too; needs root."),
+    ] = False
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Let the run use no more memory than that, page cache included: 500M, 2G (cgroup v2).",
+            show_default=False,
+        ),
+    ] = None
+    limit: Limit = None
+    source: Source = "auto"
+    split: SplitName = "train"
+
+
+class AttemptFlags:
+    """How a run is watched: nothing of this changes what is measured."""
+
+    ceiling: Annotated[
+        bool,
+        typer.Option(
+            "--ceiling/--no-ceiling", help="Also train one epoch from batches in memory: the limit of every format."
+        ),
+    ] = True
+    timeout: Annotated[
+        float, typer.Option(metavar="S", help="End a run that has shown no sign of life for S seconds.", min=1)
+    ] = 600.0
+    yes: Yes = False
+
+
+def work_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all these flags; it receives ``work``, fields of a RunSpec, and ``attempt``."""
+
+    @functools.wraps(command)
+    def wrapper(**flags: Any) -> None:
+        work = {name: flags.pop(name) for name in get_type_hints(SpecFlags)}
+        watched = {name: flags.pop(name) for name in get_type_hints(AttemptFlags)}
+        limit = work.pop("memory_limit")
+        work["memory_limit_bytes"] = None if limit is None else size_bytes(limit)
+        attempt = Attempt(
+            repair=watched["yes"], ceiling=watched["ceiling"], timeout_s=watched["timeout"], command=command_line()
+        )
+        command(**flags, work=work, attempt=attempt)
+
+    own = inspect.signature(command, eval_str=True)
+    kept = [parameter for parameter in own.parameters.values() if parameter.name not in {"work", "attempt"}]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(flags, name), annotation=annotation)
+        for flags in (SpecFlags, AttemptFlags)
+        for name, annotation in get_type_hints(flags, include_extras=True).items()
+    ]
+    parameters = [*kept, *added]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapper
+
+
+def size_bytes(text: str) -> int:
+    """Return the bytes that ``500M`` or ``2G`` stand for (powers of 1024). Raises SizeError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise SizeError(f"--memory-limit {text}: not a size. Write it like 500M or 2G.")
+    return int(float(found[1]) * _UNITS[found[2].upper()])

@@ -1,0 +1,74 @@
+"""A process that watches another: it sees peaks between its own looks, and its death costs figures, not the run."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from bench.measure.sampler import Sampler
+
+MB = 1_000_000
+
+
+def hold_for_a_moment(ready, go, done) -> None:
+    ready.set()
+    go.wait()
+    block = bytearray(200 * MB)
+    block[::4096] = b"x" * len(block[::4096])
+    time.sleep(1.5)
+    del block
+    done.wait()
+
+
+@pytest.fixture
+def target():
+    """A process that holds 200 MB for a moment once told to."""
+    context = multiprocessing.get_context("fork")
+    ready, go, done = context.Event(), context.Event(), context.Event()
+    process = context.Process(target=hold_for_a_moment, args=(ready, go, done))
+    process.start()
+    assert ready.wait(60)
+    yield process, go
+    for event in (go, done):
+        event.set()
+    process.join()
+
+
+def test_a_peak_that_nobody_asked_about_is_seen(target) -> None:
+    process, go = target
+    with Sampler(process.pid) as sampler:
+        before = sampler.sample()
+        go.set()
+        time.sleep(3)
+        after = sampler.sample()
+        seen = sampler.finish()
+    assert after.total_bytes - before.total_bytes < 50 * MB, "it is over"
+    assert seen.peak.anon_bytes - before.anon_bytes == pytest.approx(200 * MB, rel=0.05)
+    assert seen.rss_peaks_sum_bytes >= 200 * MB
+    assert seen.samples >= 3
+    assert 0 < seen.cpu_s < seen.duration_s
+    assert seen.gpu is None
+
+
+def test_a_sampler_that_dies_leaves_figures_unknown_and_nothing_else(target) -> None:
+    process, _ = target
+    before = set(multiprocessing.active_children())
+    with Sampler(process.pid) as sampler:
+        assert sampler.sample() is not None
+        (child,) = set(multiprocessing.active_children()) - before
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert sampler.sample() is None
+        sampler.gpu_window(begins=True)
+        assert sampler.finish() is None
+
+
+def test_a_target_that_is_gone_is_unknown() -> None:
+    process = multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+    with Sampler(process.pid) as sampler:
+        assert sampler.sample() is None
+        assert sampler.finish().peak is None
