@@ -1,0 +1,179 @@
+"""Command ``bench compare``."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from bench.attempt import Attempt
+from bench.commands.outcome import RunFailedError, require_ok
+from bench.commands.places import places
+from bench.commands.work import work_flags
+from bench.contracts.errors import BenchError
+from bench.flags import DataDir, Results, dataset_flags
+
+if TYPE_CHECKING:
+    from bench.comparison import Comparison
+    from bench.record import RunRecord
+    from bench.spec import RunSpec
+
+
+class CompareError(BenchError):
+    """Flags that name nothing to compare."""
+
+
+@dataset_flags
+@work_flags
+def compare(
+    *,
+    dataset_options: dict[str, Any],
+    work: dict[str, Any],
+    attempt: Attempt,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[,KEY=VALUE…]",
+            help="A storage backend, with options of its own; repeatable. The first is the baseline.",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME|NAME:PATH", help="Data set; see `bench list datasets`.")
+    ] = None,
+    blocks: Annotated[int, typer.Option(help="How often each backend runs; below 6 nothing can be shown.")] = 8,
+    order_seed: Annotated[int, typer.Option(help="Seed of the order of runs.")] = 0,
+    recorded: Annotated[
+        str | None,
+        typer.Option(metavar="ID|last", help="Run nothing: compare the runs of a recorded comparison again."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What is compared; see `bench list metrics`.")] = "epoch_s",
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare with this one, named as in the table.", show_default=False)
+    ] = None,
+    all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Compare each with each; takes more blocks.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare runs of different machines, versions, data or cache states, too.")
+    ] = False,
+    data_dir: DataDir = None,
+    results: Results = Path("results"),
+    format: Annotated[Literal["terminal", "markdown"], typer.Option(help="Syntax of the table.")] = "terminal",
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write Markdown between <!-- bench compare --> and <!-- /bench compare --> of this file; or those "
+            "with the comparison's ID behind `compare`, where the file has them."
+        ),
+    ] = None,
+) -> None:
+    """Find out which backend is faster, as a randomised experiment with repeats and a control."""
+    from bench import comparison
+    from bench import results as folder
+
+    failed: list[RunRecord] = []
+    comparison.comparable_metric(metric)
+    if recorded is None:
+        if not backend or not dataset:
+            raise CompareError("Name what to compare: --backend (at least one) and --dataset. Or use --recorded last.")
+        cells = _cells(backend, dataset, dataset_options, work)
+        comparison.known_baseline(baseline or next(iter(cells)), list(cells))
+        runs = _run_all(cells, blocks, order_seed, attempt, data_dir, results)
+        failed = [run for run in runs if run.status != "ok"]
+    else:
+        runs = folder.campaign(recorded, results)
+    found = comparison.compare(runs, metric, baseline, pairs="all" if all_pairs else "baseline", anyway=anyway)
+    _show(found, format, into)
+    if failed:
+        first = failed[0].error.message if failed[0].error else failed[0].status
+        raise RunFailedError(f"{len(failed)} of {len(runs)} runs gave no result. The first: {first}", 1, None)
+
+
+def _cells(
+    backends: list[str], dataset: str, dataset_options: dict[str, Any], work: dict[str, Any]
+) -> dict[str, RunSpec]:
+    from bench.spec import RunSpec, make_spec
+
+    cells: dict[str, RunSpec] = {}
+    for text in backends:
+        name, *options = text.split(",")
+        spec = make_spec(RunSpec, options, dataset_options=dataset_options, dataset=dataset, backend=name, **work)
+        if (label := _label(spec, options)) in cells:
+            raise CompareError(f"--backend {text} is given twice. The control repeats the first by itself.")
+        cells[label] = spec
+    return cells
+
+
+def _run_all(
+    cells: dict[str, RunSpec], blocks: int, order_seed: int, attempt: Attempt, data_dir: Path | None, results: Path
+) -> list[RunRecord]:
+    from bench import campaign, console, isolated, runner
+    from bench import results as records
+    from bench.record import CampaignInfo
+    from bench.stats import blocks_needed
+
+    where = places(data_dir)
+    for spec in cells.values():
+        spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
+    records.require_writable(results)
+    slots = campaign.plan(list(cells), blocks, order_seed)
+    needed = blocks_needed(len(cells) - 1) if len(cells) > 1 else 0
+    if blocks < needed:
+        console.say(f"Note: {blocks} blocks cannot show any difference between {len(cells)} backends; {needed} can.")
+    for spec in cells.values():
+        isolated.prepare(spec, where.data_dir, where.search, console.make_progress(), repair=attempt.repair)
+    identity = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{next(iter(cells.values())).dataset_label}"
+    done: list[RunRecord] = []
+    started = time.monotonic()
+    for number, slot in enumerate(slots):
+        left = ""
+        if number:
+            left_s = (time.monotonic() - started) / number * (len(slots) - number)
+            left = f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
+        console.say(f"Block {slot.block + 1} of {blocks}, run {number + 1} of {len(slots)}: {slot.name}{left}")
+        info = CampaignInfo(
+            id=identity,
+            seed=order_seed,
+            blocks=blocks,
+            block=slot.block,
+            position=slot.position,
+            cell=slot.cell,
+            control=slot.control,
+        )
+        outcome = runner.run(
+            cells[slot.cell], where, console.make_progress(), dataclasses.replace(attempt, campaign=info)
+        )
+        records.write(outcome.record, results)
+        done.append(outcome.record)
+        if outcome.record.status == "interrupted":
+            console.say(f"What is done can be compared by: bench compare --recorded {identity}")
+            require_ok(outcome.record, outcome.trace)
+        if outcome.record.error is not None:
+            console.say(f"bench: {slot.name}: {outcome.record.error.message}")
+    console.say(f"Records of comparison {identity}: {results}")
+    return done
+
+
+def _label(spec: RunSpec, options: list[str]) -> str:
+    reader = spec.options.get("reader")
+    others = " ".join(option for option in options if not option.startswith("reader="))
+    return f"{spec.backend}{f'[{reader}]' if reader else ''}{f' {others}' if others else ''}"
+
+
+def _show(found: Comparison, format: str, into: Path | None) -> None:
+    from bench import console
+    from bench.report import document, render
+    from bench.report.compared import compared_table, sentences
+
+    table, text = compared_table(found), sentences(found)
+    if into is not None or format == "markdown":
+        content = "\n".join([*(f"- {sentence}" for sentence in text), "", render.markdown(table)])
+        if into is not None:
+            document.update(into, "bench compare", content, found.campaign.id)
+        else:
+            console.out(content)
+        return
+    console.print_table(table)
+    console.out("\n" + "\n".join(text))

@@ -1,0 +1,163 @@
+"""A comparison as a table and as sentences."""
+
+from __future__ import annotations
+
+import math
+
+from bench.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
+from bench.metrics import Metric, significant
+from bench.report.tables import Table, data_label, machine_text
+from bench.stats import Interval
+
+
+def compared_table(comparison: Comparison) -> Table:
+    """Return one row per cell, best first and the control last, with how to read it, and any warning, as notes."""
+    metric = comparison.metric
+    columns = [
+        "backend",
+        f"{metric.label}, {metric.unit}",
+        f"ratio to {comparison.baseline}",
+        "p (Holm)",
+        "verdict",
+    ]
+    rows = [_row(cell, comparison) for cell in comparison.cells if not cell.control]
+    rows += [_control_row(cell, comparison.control, metric) for cell in comparison.cells if cell.control]
+    data = ", ".join(dict.fromkeys(data_label(run) for run in comparison.runs))
+    return Table(f"Compared on {data}: {metric.label}", columns, rows, _notes(comparison))
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """Return what the comparison says of each pair, a sentence each; of a single cell, how far equal runs differ."""
+    if not comparison.contrasts:
+        return [f"{comparison.baseline} has nothing to be compared with. {_floor(comparison)}"]
+    return [_sentence(contrast, comparison) for contrast in comparison.contrasts]
+
+
+def _row(cell: Cell, comparison: Comparison) -> list[str]:
+    if cell.name == comparison.baseline:
+        return [cell.name, _value(cell, comparison.metric), "1", "", "baseline"]
+    contrast = comparison.with_baseline(cell.name)
+    return [cell.name, _value(cell, comparison.metric), *_judgement(contrast, contrast.p_holm if contrast else None)]
+
+
+def _control_row(cell: Cell, control: Contrast | None, metric: Metric) -> list[str]:
+    ratio, p, verdict = _judgement(control, control.p if control else None)
+    own = f"{ratio} of {control.baseline}" if control and control.ratio is not None else ratio
+    return [f"control: {cell.name}", _value(cell, metric), own, f"{p} alone" if control and control.p else p, verdict]
+
+
+def _judgement(contrast: Contrast | None, p: float | None) -> list[str]:
+    if contrast is None or contrast.ratio is None:
+        return ["n/a", "n/a", NO_DIFFERENCE]
+    ratio = _number(contrast.ratio, contrast.interval)
+    if contrast.interval is not None:
+        ratio += f" ({_span(contrast.interval)})"
+    return [ratio, "n/a" if p is None else significant(p, 2), contrast.verdict]
+
+
+def _value(cell: Cell, metric: Metric) -> str:
+    if cell.median is None:
+        return f"n/a (n=0, {cell.failed} failed)"
+    text = significant(cell.median, metric.digits)
+    span = ""
+    if cell.interval is not None:
+        low, high = (significant(end, metric.digits) for end in (cell.interval.low, cell.interval.high))
+        span = f"{low}…{high}, "
+    return f"{text} ({span}n={cell.n})"
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    campaign = comparison.campaign
+    notes = [f"WARNING: {warning}" for warning in comparison.warnings]
+    notes += [_how_to_read(comparison)]
+    order = "each cell once and the control per block, in random order"
+    notes.append(f"{_count(campaign.blocks, 'block')}, {order} (seed {campaign.seed}). {_floor(comparison)}")
+    notes += _dropped(comparison)
+    notes += [
+        f"{contrast.cell} and {contrast.baseline}: {contrast.reason}."
+        for contrast in comparison.contrasts
+        if contrast.reason
+    ]
+    caches = dict.fromkeys(
+        f"{run.cache.asked}" + ("" if run.cache.asked == "as-is" else f", {run.cache.achieved or 'unknown'}")
+        for run in comparison.runs
+    )
+    notes.append(f"Page cache: {' or '.join(caches)}.")
+    notes += [f"Measured on: {machine}." for machine in dict.fromkeys(machine_text(run) for run in comparison.runs)]
+    return notes
+
+
+def _how_to_read(comparison: Comparison) -> str:
+    words = "Faster or slower" if comparison.metric.unit in SPEED_UNITS else "Lower or higher"
+    comparisons = _count(len(comparison.contrasts), "comparison")
+    return (
+        "Value: median over the runs, one fresh process a block, each reduced to the median of its counted epochs "
+        "(interval that covers the median at least 95 % of the time, from 6 runs on; n runs). Ratio: cell / "
+        f"{comparison.baseline}, median of the ratios within blocks (95 % bootstrap interval over blocks). p: exact "
+        f"sign-flip test on the logarithms of the ratios, adjusted by Holm for {comparisons}. {words} is said only "
+        f"where p is below {ALPHA}, the interval excludes 1 and the ratio exceeds the noise floor; no difference shown "
+        "does not mean that there is none."
+    )
+
+
+def _floor(comparison: Comparison) -> str:
+    if comparison.noise_floor is None:
+        return "The control has too few runs, so the noise floor is unknown and no difference can be shown."
+    return f"Noise floor: equal runs differed by up to {_percent(comparison.noise_floor)} here."
+
+
+def _dropped(comparison: Comparison) -> list[str]:
+    failed = [
+        f"{cell.name} in {cell.failed} of {_count(comparison.campaign.blocks, 'block')}"
+        for cell in comparison.cells
+        if cell.failed
+    ]
+    return [f"No value, so the ratios leave these blocks out: {', '.join(failed)}."] if failed else []
+
+
+def _sentence(contrast: Contrast, comparison: Comparison) -> str:
+    a, b, metric = contrast.cell, contrast.baseline, comparison.metric
+    blocks = _count(contrast.n, "block")
+    if contrast.ratio is None:
+        return f"{a} and {b}: {contrast.verdict} ({contrast.reason})."
+    ratio = _number(contrast.ratio, contrast.interval)
+    span = _span(contrast.interval) if contrast.interval else "interval unknown"
+    if contrast.verdict == NO_DIFFERENCE:
+        floor = comparison.noise_floor
+        why = [f"ratio {ratio}, {span}", "noise of equal runs unknown" if floor is None else _equal_runs(floor)]
+        why += [contrast.reason] if contrast.reason else []
+        return f"{a} and {b}: {contrast.verdict} ({'; '.join(why)})."
+    evidence = f"(95 % interval {span}, p = {significant(contrast.p_holm or 0, 2)} after Holm, {blocks})"
+    return f"{_claim(a, b, contrast.verdict, ratio, metric)} {evidence}."
+
+
+def _claim(cell: str, baseline: str, verdict: Verdict, ratio: str, metric: Metric) -> str:
+    if verdict in ("faster", "slower"):
+        return f"{cell} is {verdict} than {baseline}: {ratio} times its {metric.label}"
+    return f"{cell} has a {verdict} value than {baseline} in {metric.label}: {ratio} times"
+
+
+def _equal_runs(floor: float) -> str:
+    return f"equal runs differed by up to {_percent(floor)} here"
+
+
+def _percent(share: float) -> str:
+    return f"{significant(100 * share, 2 if share < 0.1 else 0)} %"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _span(interval: Interval) -> str:
+    return f"{_number(interval.low, interval)}…{_number(interval.high, interval)}"
+
+
+def _number(ratio: float, interval: Interval | None) -> str:
+    """Return a ratio with 2 decimals, or up to 4 where the interval is too narrow or too close to 1 for them."""
+    decimals = 2
+    if interval is not None and interval.high > interval.low:
+        decimals = min(4, max(2, -math.floor(math.log10(interval.high - interval.low))))
+        while decimals < 4 and 1.0 in {round(end, decimals) for end in (interval.low, interval.high) if end != 1}:
+            decimals += 1
+    return f"{ratio:,.{decimals}f}"

@@ -1,0 +1,165 @@
+"""`bench compare`: the order of runs, their records, the words at the end, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench import isolated, results, runner
+from bench.cli import app
+from bench.record import ErrorInfo, RunRecord, read_record
+
+FIXTURE = Path(__file__).parent / "records" / "version-1.json"
+SECONDS = {"memmap": 1.0, "hdf5": 2.0}
+
+
+@pytest.fixture
+def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunRecord]:
+    """Runs that take a second of simulated time from memmap and two from hdf5, a little more each time."""
+    template = read_record(FIXTURE)
+    done: list[RunRecord] = []
+
+    def run(spec, places, progress, attempt) -> runner.Outcome:
+        epoch_s = SECONDS[spec.backend] * (1 + 0.001 * len(done))
+        epoch = template.epochs[0].model_copy(update={"epoch_s": epoch_s, "warmup": False})
+        record = template.model_copy(
+            update={
+                "spec": spec,
+                "spec_id": spec.spec_id,
+                "epochs": [epoch],
+                "campaign": attempt.campaign,
+                "started_at": f"2026-01-01T00:{len(done):02}:00.000000+00:00",
+            }
+        )
+        if spec.backend == "hdf5" and attempt.campaign.block == 1 and spec.seed == 13:
+            error = ErrorInfo(phase="train", type="X", message="It broke.")
+            record = record.model_copy(update={"status": "failed", "error": error})
+        done.append(record)
+        return runner.Outcome(record, None)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(isolated, "prepare", lambda *args, **options: None)
+    return done
+
+
+def compare(*arguments: str):
+    return CliRunner().invoke(app, ["compare", "--data-dir", "data", *arguments], catch_exceptions=True)
+
+
+TWO = ("--dataset", "cifar10", "--backend", "memmap", "--backend", "hdf5")
+
+
+def test_every_block_runs_each_cell_and_the_control_in_an_order_of_its_own(laboratory: list[RunRecord]) -> None:
+    assert compare(*TWO, "--blocks", "8").exit_code == 0
+    assert len(laboratory) == 24
+    places = [record.campaign for record in laboratory]
+    assert len({place.id for place in places}) == 1
+    orders = []
+    for block in range(8):
+        inside = [place for place in places if place.block == block]
+        names = [place.cell + (" control" if place.control else "") for place in inside]
+        assert sorted(names) == ["hdf5[library]", "memmap[library]", "memmap[library] control"]
+        assert [place.position for place in inside] == [0, 1, 2]
+        orders.append(tuple(names))
+    assert len(set(orders)) > 1
+
+
+def test_it_says_which_is_slower_and_by_how_much(laboratory: list[RunRecord]) -> None:
+    result = compare(*TWO)
+    assert result.exit_code == 0, result.output
+    assert "hdf5[library] is slower than memmap[library]: 2.002 times its epoch" in result.stdout
+    assert "p = 0.0078" in result.stdout
+
+
+def test_it_can_be_derived_again_from_its_records(laboratory: list[RunRecord]) -> None:
+    first = compare(*TWO)
+    again = compare("--recorded", "last")
+    assert again.exit_code == 0, again.output
+    assert again.stdout == first.stdout
+    assert len(laboratory) == 24, "nothing ran again"
+    other = compare("--recorded", "last", "--metric", "samples_per_s")
+    assert "0.500" in other.stdout
+    turned = compare("--recorded", laboratory[0].campaign.id, "--baseline", "hdf5[library]")
+    assert "memmap[library] is faster than hdf5[library]" in turned.stdout
+
+
+def test_runs_of_another_machine_are_refused_unless_told_to(laboratory: list[RunRecord]) -> None:
+    compare(*TWO)
+    path = sorted(Path("results").glob("*.json"))[5]
+    content = json.loads(path.read_text())
+    content["environment"]["cpu"] = "Another CPU"
+    path.write_text(json.dumps(content))
+    refused = compare("--recorded", "last")
+    assert refused.exit_code == 1
+    assert "Another CPU" in str(refused.exception)
+    allowed = compare("--recorded", "last", "--anyway")
+    assert allowed.exit_code == 0
+    assert "Another CPU" in allowed.stdout
+
+
+def test_a_failed_run_costs_its_block_and_the_exit_code_says_so(laboratory: list[RunRecord]) -> None:
+    result = compare(*TWO, "--seed", "13")
+    assert result.exit_code == 1
+    assert "1 of 24 runs gave no result. The first: It broke." in str(result.exception)
+    assert "hdf5[library] is slower" in result.stdout
+    assert len(results.read_all(Path("results"))[0]) == 24
+
+
+def test_options_belong_to_their_backend(laboratory: list[RunRecord]) -> None:
+    result = compare(
+        "--dataset", "cifar10", "--backend", "memmap", "--backend", "memmap,reader=naive", "--blocks", "1"
+    )
+    assert result.exit_code == 0, result.output
+    assert {(r.campaign.cell, r.spec.options["reader"]) for r in laboratory} == {
+        ("memmap[library]", "library"),
+        ("memmap[naive]", "naive"),
+    }
+    assert "no difference shown" in result.stdout
+
+
+def test_too_few_blocks_are_told_before_anything_runs(laboratory: list[RunRecord]) -> None:
+    result = compare(*TWO, "--blocks", "3")
+    assert "Note: 3 blocks cannot show any difference between 2 backends; 6 can." in result.stderr
+    assert "is slower" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((), "Name what to compare"),
+        (("--dataset", "cifar10"), "Name what to compare"),
+        ((*TWO, "--backend", "hdf5"), "given twice"),
+        ((*TWO, "--blocks", "0"), "at least one block"),
+        ((*TWO, "--metric", "speed"), "speed"),
+        (("--recorded", "last"), "There is none"),
+        (("--dataset", "cifar10", "--backend", "memmap,chunk=3"), "chunk"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(laboratory: list[RunRecord], arguments, text: str) -> None:
+    result = compare(*arguments)
+    assert result.exit_code == 1
+    assert text in str(result.exception)
+    assert not laboratory, "it is known before anything runs"
+
+
+def test_it_writes_markdown_into_a_document(laboratory: list[RunRecord]) -> None:
+    Path("page.md").write_text("Before\n<!-- bench compare -->\nold\n<!-- /bench compare -->\nafter\n")
+    assert compare(*TWO, "--into", "page.md").exit_code == 0
+    text = Path("page.md").read_text()
+    assert "hdf5[library] is slower" in text
+    assert "| memmap[library] |" in text
+    assert "old" not in text
+
+
+def test_a_document_can_hold_several_comparisons(laboratory: list[RunRecord]) -> None:
+    compare(*TWO)
+    identity = laboratory[0].campaign.id
+    Path("page.md").write_text(
+        f"<!-- bench compare -->\none\n<!-- /bench compare -->\n"
+        f"<!-- bench compare {identity} -->\ntwo\n<!-- /bench compare {identity} -->\n"
+    )
+    assert compare("--recorded", identity, "--into", "page.md").exit_code == 0
+    assert "one" in Path("page.md").read_text()
+    assert "two" not in Path("page.md").read_text()
