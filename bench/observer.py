@@ -93,7 +93,7 @@ def observe(job: Job, label: str, found: Findings, progress: RunProgress, timeou
                     child.answer(answer)
         found.status = "failed" if found.error else "ok"
     except ChildDiedError as death:
-        _fail(found, "ProcessDied", f"The measured process ended by {_cause(death, killed_before)}.")
+        _fail(found, "ProcessDied", f"The measured process ended by {_cause(death, killed_before, found.last_lines)}")
     except HungError as hung:
         _fail(
             found,
@@ -120,14 +120,16 @@ def _fail(found: Findings, kind: str, message: str) -> None:
     found.error = ErrorInfo(phase=found.phase, type=kind, message=message)
 
 
-def _cause(death: ChildDiedError, killed_before: int | None) -> str:
+def _cause(death: ChildDiedError, killed_before: int | None, last_lines: list[str]) -> str:
     killed = oom_kills()
     if death.killed and killed_before is not None and killed is not None and killed > killed_before:
         return (
             "signal SIGKILL, and the kernel's out-of-memory killer was at work. "
-            "Use fewer workers or smaller batches, or a format that is not held in memory"
+            "Use fewer workers or smaller batches, or a format that is not held in memory."
         )
-    return str(death)
+    # Torch reports a dead worker from a signal handler, which can strike where no error is caught any more.
+    own_words = f": {last_lines[-1]}" if last_lines and "exit code" in str(death) else ""
+    return f"{death}{own_words}".rstrip(".") + "."
 
 
 _QUESTIONS = {"memory", "cache", "epoch-end", "gpu-watch", "gpu-context", "gpu-window"}

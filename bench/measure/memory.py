@@ -6,10 +6,12 @@ proc_pid_smaps_rollup in the kernel's documentation), so only PSS may be added u
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,15 +97,31 @@ def tree_pss(pid: int) -> Pss | None:
     return pss_of(tree_pids(pid))
 
 
-def rss_of(pids: Sequence[int]) -> int:
-    """Return the summed resident set size of processes in bytes: cheap, but shared pages count repeatedly."""
-    pages = 0
-    for pid in pids:
-        try:
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return pages * _PAGE_BYTES
+class Rss:
+    """Summed resident set size of processes: cheap, but shared pages count repeatedly.
+
+    The files in procfs stay open, as opening them anew costs five times as much as reading them.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[int, int] = {}
+
+    def watch(self, pids: Sequence[int]) -> None:
+        """Choose the processes."""
+        for pid in self._files.keys() - set(pids):
+            os.close(self._files.pop(pid))
+        for pid in pids:
+            if pid not in self._files:
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    self._files[pid] = os.open(f"/proc/{pid}/statm", os.O_RDONLY)
+
+    def size_bytes(self) -> int:
+        """Return the sum now; processes that have ended count as zero."""
+        pages = 0
+        for file in self._files.values():
+            with suppress(ProcessLookupError):
+                pages += int(os.pread(file, 128, 0).split()[1])
+        return pages * _PAGE_BYTES
 
 
 def rss_peaks_of(pids: Sequence[int]) -> int | None:

@@ -12,8 +12,10 @@ shortly before.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
+import select
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -21,7 +23,7 @@ from typing import Any
 
 from bench.child import die_with, sigint_ignored
 from bench.measure.gpu import GpuSample, GpuSensor, GpuUse, summarise
-from bench.measure.memory import Pss, pss_of, rss_of, rss_peaks_of, tree_pids
+from bench.measure.memory import Pss, Rss, pss_of, rss_peaks_of, tree_pids
 
 POLL_S = 0.2
 PIDS_EVERY_S = 1.0
@@ -110,9 +112,13 @@ class Sampler:
 def _serve(pipe: Connection, pid: int) -> None:
     die_with(os.getppid())
     watch = _Watch(pid)
+    # Not the pipe's own poll(), which builds a selector each time.
+    requests = select.poll()
+    requests.register(pipe.fileno(), select.POLLIN)
+    gc.disable()
     while True:
         try:
-            if not pipe.poll(POLL_S):
+            if not requests.poll(1e3 * POLL_S):
                 watch.poll()
                 continue
             topic, value = pipe.recv()
@@ -132,6 +138,7 @@ class _Watch:
     _gpu_peak_used_bytes: int | None = None
     _in_window: bool = False
     _pids: list[int] = field(default_factory=list)
+    _rss: Rss = field(default_factory=Rss)
     _highest_rss_bytes: int = 0
     _last_rss_bytes: int = 0
     _pids_at: float = 0.0
@@ -178,10 +185,11 @@ class _Watch:
     def _poll(self, now: float) -> None:
         if now - self._pids_at >= PIDS_EVERY_S:
             self._pids, self._pids_at = tree_pids(self.pid), now
+            self._rss.watch(self._pids)
         allowed_s = CPU_SHARE * (now - self._started)
         # A short epoch must not pay at once for a sample that only a longer one can afford.
         due = now - self._pss_at >= PSS_EVERY_S and self._polling_cpu_s + self._sample_cpu_s <= allowed_s
-        rss_bytes = rss_of(self._pids)
+        rss_bytes = self._rss.size_bytes()
         # While it still grows, a sample would be spent on less than the peak.
         grown = GROWN * self._highest_rss_bytes < rss_bytes <= GROWN * self._last_rss_bytes
         self._last_rss_bytes = rss_bytes
@@ -194,7 +202,8 @@ class _Watch:
         self._pss_at = now
         cpu_before_s = time.process_time()
         # Not that at the peak of PSS: pages that are shared more widely would count as growth time and again.
-        self._highest_rss_bytes = max(rss_of(pids), self._highest_rss_bytes)
+        self._rss.watch(pids)
+        self._highest_rss_bytes = max(self._rss.size_bytes(), self._highest_rss_bytes)
         pss = pss_of(pids)
         self.samples += 1
         self.rss_peaks_sum_bytes = rss_peaks_of(pids) or self.rss_peaks_sum_bytes
