@@ -54,7 +54,7 @@ def require_comparable(found: Sequence[Difference]) -> None:
     if found:
         raise IncomparableError(
             f"These runs cannot be compared, they differ in: {', '.join(map(str, found))}. "
-            "Compare runs of equal conditions, or compare --anyway."
+            "Nothing is lost: `bench compare --recorded last --anyway` compares them in spite of that, and says so."
         )
 
 

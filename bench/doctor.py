@@ -146,6 +146,10 @@ def doubts(
             f"A memory limit of {_size(limit)} holds the page cache, too: larger data are read again from the disk.",
         ),
         (
+            machine.get("proactive_reclaim"),
+            "The kernel takes away memory that it believes unused (DAMON): --cache warm may not last for an epoch.",
+        ),
+        (
             shm is not None and shm < SMALL_SHM_BYTES,
             f"Workers pass batches through {SHM}, of {_size(shm)}: enlarge it (docker run --shm-size=8g).",
         ),

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bench.child import Failure, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
+from bench.measure.heap import keep_freed_memory
 from bench.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ class _WholeBatches(Dataset[Any]):
 
 
 def _begin(pid: int, worker: int) -> None:  # noqa: ARG001  # torch gives the number of the worker
+    keep_freed_memory()
     # A crash is told with its place. torch has put a handler of its own over one that a fork inherits.
     faulthandler.disable()
     faulthandler.enable(all_threads=False)

@@ -86,7 +86,9 @@ def observe(job: Job, label: str, found: Findings, progress: RunProgress, timeou
             if limit is not None:
                 limit.add(child.pid)
             stack.callback(lambda: found.last_lines.extend(child.last_lines()))
-            observer = _Observer(job, label, found, progress, stack.enter_context(Sampler(child.pid)))
+            sampler = stack.enter_context(Sampler(child.pid))
+            stack.callback(lambda: _keep_sampled(found, sampler))
+            observer = _Observer(job, label, found, progress, sampler)
             for topic, value in observer.signs_of_life(child, samples_done, timeout_s):
                 answer = observer.hear(topic, value)
                 if topic in _QUESTIONS:
@@ -132,6 +134,12 @@ def _cause(death: ChildDiedError, killed_before: int | None, last_lines: list[st
     return f"{death}{own_words}".rstrip(".") + "."
 
 
+def _keep_sampled(found: Findings, sampler: Sampler) -> None:
+    # What died before its epochs were done has a peak, too.
+    if found.sampled is None:
+        found.sampled = sampler.finish()
+
+
 _QUESTIONS = {"memory", "cache", "epoch-end", "gpu-watch", "gpu-context", "gpu-window"}
 """What the measured process waits for an answer to."""
 
@@ -144,7 +152,8 @@ class _Observer:
         self._progress = progress
         self._sampler = sampler
         self._pages = PageCache(job.root)
-        self._samples_total = job.samples * (job.spec.epochs + (1 if job.trains_ceiling else 0))
+        self._samples = job.samples
+        self._done = 0
         self._shown: int | None = None
         found.cache_probe = self._pages.probe
 
@@ -152,7 +161,7 @@ class _Observer:
         """Yield what the child tells; raises HungError when it neither tells nor delivers anything for too long."""
         seen, alive_at = 0, time.monotonic()
         for message in child.messages():
-            done = samples_done.value
+            done = self._done = samples_done.value
             if self._shown is not None:
                 self._progress.advance(done - self._shown)
                 self._shown = done
@@ -174,8 +183,16 @@ class _Observer:
     def _on_phase(self, phase: Phase) -> None:
         self._found.phase = phase
         if phase == "train" and self._shown is None:
-            self._shown = 0
-            self._progress.start(self._label, self._samples_total, "samples")
+            self._begin(self._label, self._samples * self._spec.epochs)
+        elif phase == "check":
+            self._progress.finish()
+            self._shown = None
+        elif phase == "ideal":
+            self._begin("the ceiling: training from memory", self._samples)
+
+    def _begin(self, label: str, samples: int) -> None:
+        self._shown = self._done
+        self._progress.start(label, samples, "samples")
 
     def _on_device(self, device: str) -> None:
         self._found.device = device
@@ -191,7 +208,10 @@ class _Observer:
         if value == "baseline" and pss is not None:
             self._found.baseline_pss_bytes = pss.total_bytes
 
-    def _on_cache(self, _: int) -> None:
+    def _on_cache(self, epoch: int) -> None:
+        if epoch == 0 and self._spec.memory_limit_bytes is not None:
+            # The page cache is charged to whoever reads first: what is there already would not be limited.
+            self._pages.bring("cold")
         brought = self._pages.bring(self._spec.cache, drop_all=self._spec.drop_caches)
         self._found.cache.append(CacheEpoch(brought))
 
@@ -219,7 +239,7 @@ class _Observer:
         # Peaks are those of the epochs: checking and the ceiling hold data of their own.
         self._found.checked_samples = samples
 
-    def _on_epochs_done(self, _: None) -> None:
+    def _on_epochs_done(self, _: None = None) -> None:
         self._found.sampled = self._sampler.finish()
 
     def _on_gpu_watch(self, uuid: str) -> None:

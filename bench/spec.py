@@ -142,6 +142,10 @@ class RunSpec(StoreSpec):
             raise ValueError(f"--batch-size {self.batch_size} is larger than the data: --limit is {self.limit}")
         if self.drop_caches and self.cache != "cold":
             raise ValueError("--drop-caches goes with --cache cold alone")
+        if self.memory_limit_bytes is not None and self.cache == "warm":
+            raise ValueError(
+                "--memory-limit does not go with --cache warm: what is kept in memory for it is not limited"
+            )
         return self
 
     @property

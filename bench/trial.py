@@ -23,7 +23,7 @@ from bench.child import Link, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
 from bench.job import Job
-from bench.measure import disturbance, environment, gpu, probes, storage_device
+from bench.measure import disturbance, environment, gpu, heap, probes, storage_device
 from bench.measure.clock import PhaseClock, make_clock
 from bench.record import EpochInfo, GpuInfo, IoInfo, Phase, ProcessInfo
 from bench.registry import model_builder
@@ -33,7 +33,6 @@ from bench.training import EpochResult, Trainer, resolve_device
 CHECKED_BATCHES = 20
 RESIDENT_BYTES = 64 * 2**20
 """How much of the data stays on the device for the ceiling: more than most caches, little beside a network."""
-
 
 IDEAL_S = 5.0
 """How long the ceiling is measured at least, where the run has that many epochs."""
@@ -59,6 +58,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
     """Do the work, yielding the name of each phase as it begins."""
     spec = job.spec
     yield "start"
+    freed_memory_kept = heap.keep_freed_memory()
     device = resolve_device(spec.device)
     if device.type == "cuda":
         _begin_gpu(device, link)
@@ -66,7 +66,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
     model = None if spec.model == NO_MODEL else model_builder(spec.model)(job.shape, job.classes)
     trainer = Trainer(model, device, amp=spec.amp, scale=job.scale)
     link.tell("device", str(device))
-    link.tell("environment", _environment(job, device))
+    link.tell("environment", {**_environment(job, device), "freed_memory_kept": freed_memory_kept})
     link.ask("memory", "baseline")
 
     def batch_done(samples: int) -> None:
@@ -153,26 +153,37 @@ def _open(job: Job, device: torch.device, stack: ExitStack) -> _Opened:
 
 
 class _Resident:
-    """Batches kept on the device, to train from as if loading cost nothing."""
+    """Batches kept on the device, to train from as if loading cost nothing.
+
+    They lie in one piece, so that they do not break up the heap that the training allocates from.
+    """
 
     def __init__(self, job: Job, device: torch.device) -> None:
         self._device = device
         self._batch_size = job.spec.batch_size
-        batch_bytes = self._batch_size * _sample_bytes(job)
-        self.limit = max(2, RESIDENT_BYTES // max(1, batch_bytes)) if job.trains_ceiling else 0
-        self._batches: list[loading.Batch] = []
+        batch_bytes = max(1, self._batch_size * _sample_bytes(job))
+        full = job.samples // self._batch_size
+        self.limit = min(full, max(2, RESIDENT_BYTES // batch_bytes)) if job.trains_ceiling else 0
+        self._kept = 0
 
     def keep(self, x: Tensor, y: Tensor) -> None:
         """Keep a copy of a full batch, as long as there is room."""
-        if len(self._batches) < self.limit and len(y) == self._batch_size:
-            self._batches.append((x.to(self._device, copy=True), y.to(self._device, copy=True)))
+        if self._kept == self.limit or len(y) != self._batch_size:
+            return
+        if not self._kept:
+            size = self.limit * self._batch_size
+            self._x = torch.empty((size, *x.shape[1:]), dtype=x.dtype, device=self._device)
+            self._y = torch.empty(size, dtype=y.dtype, device=self._device)
+        here = slice(self._kept * self._batch_size, (self._kept + 1) * self._batch_size)
+        self._x[here], self._y[here] = x, y
+        self._kept += 1
 
     def epoch(self, count: int) -> Iterator[loading.Batch]:
         """Yield as many batches of the same sizes as an epoch of ``count`` samples has, over and over the same."""
         for number, start in enumerate(range(0, count, self._batch_size)):
-            x, y = self._batches[number % len(self._batches)]
-            size = min(self._batch_size, count - start)
-            yield (x, y) if size == self._batch_size else (x[:size], y[:size])
+            first = number % self._kept * self._batch_size
+            here = slice(first, first + min(self._batch_size, count - start))
+            yield self._x[here], self._y[here]
 
 
 def _ideal(
@@ -303,4 +314,5 @@ def _gpu_info(device: torch.device) -> GpuInfo:
         name=torch.cuda.get_device_name(device),
         torch_peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
         torch_peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
+        cupy_peak_bytes=gpu.cupy_pool_bytes(),
     )

@@ -32,6 +32,21 @@ def test_a_run_on_the_gpu_accounts_for_its_time_and_memory(bench, workers: tuple
     for epoch in record.epochs:
         assert len(epoch.batch_wait_s) == 10
         assert epoch.wait_s + epoch.copy_s + epoch.compute_s == pytest.approx(epoch.epoch_s, rel=0.01)
+    assert record.ideal.wait_s < record.ideal.epoch_s / 2
+    # What NVML shows in a container may be nothing: then it has to be unknown, not zero.
+    assert record.gpu.context_bytes is None or record.gpu.context_bytes > 50e6
+    assert record.gpu.utilisation is None or 0 <= record.gpu.utilisation <= 1
+    assert record.gpu.temperature_c is None or 10 < record.gpu.temperature_c < 110
+    assert record.gpu.energy_j is None, "these epochs are far too short for the sensor"
+
+
+def test_memory_of_the_device_grows_by_what_is_held(bench) -> None:
+    """The growth that NVML sees is at least what torch reserved beyond the context and its first workspaces."""
+    result = bench(*RUN, "--backend", "memmap", "--device", "cuda", "--model", "resnet18")
+    gpu = RunRecord.model_validate_json(result.stdout).gpu
+    if gpu.device_used_delta_bytes is None:
+        pytest.skip("NVML does not show the memory in use here")
+    assert gpu.device_used_delta_bytes > 0.5 * gpu.torch_peak_reserved_bytes
 
 
 def test_waiting_is_the_time_in_which_the_gpu_has_nothing_to_do() -> None:

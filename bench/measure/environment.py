@@ -67,6 +67,7 @@ def machine(*, root: Path = Path("/"), proc: Path = PROC, sys_: Path = SYS) -> d
         "swap_used_bytes": memory["SwapTotal"] - memory["SwapFree"] if "SwapFree" in memory else None,
         "shm_bytes": shm.f_frsize * shm.f_blocks if shm else None,
         "shm_free_bytes": shm.f_frsize * shm.f_bavail if shm else None,
+        "proactive_reclaim": _proactive_reclaim(sys_),
         "transparent_hugepages": chosen(read_text(sys_ / "kernel/mm/transparent_hugepage/enabled")),
         "clocksource": read_text(sys_ / "devices/system/clocksource/clocksource0/current_clocksource"),
         "aslr": read_int(proc / "sys/kernel/randomize_va_space"),
@@ -233,6 +234,14 @@ def _ranges(numbers: Iterable[int]) -> str:
 def _meminfo(proc: Path) -> dict[str, int]:
     found = re.findall(r"^(\w+):\s+(\d+) kB$", read_text(proc / "meminfo") or "", re.MULTILINE)
     return {name: int(value) * 1024 for name, value in found}
+
+
+def _proactive_reclaim(sys_: Path) -> bool | None:
+    """Whether DAMON takes memory away that it believes unused, page cache too (admin-guide/mm/damon of the kernel)."""
+    states = [read_text(daemon / "state") for daemon in (sys_ / "kernel/mm/damon/admin/kdamonds").glob("[0-9]*")]
+    lru = [read_text(module / "parameters/enabled") for module in (sys_ / "module").glob("damon_*")]
+    known = [state.strip() for state in (*states, *lru) if state is not None]
+    return any(state in {"on", "Y"} for state in known) if known else None
 
 
 def _uptime_s(proc: Path) -> float | None:

@@ -7,6 +7,7 @@ None. Names are those of the NVML API reference.
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
@@ -199,6 +200,15 @@ def cuda_identity(properties: Any) -> str:
     if uuid is not None:
         return str(uuid)
     return f"{properties.pci_domain_id:08X}:{properties.pci_bus_id:02X}:{properties.pci_device_id:02X}.0"
+
+
+def cupy_pool_bytes() -> int | None:
+    """Return what CuPy's default memory pool holds in this process, None where CuPy is not in use.
+
+    The pool never gives memory back by itself, so at the end this is its peak.
+    """
+    cupy = sys.modules.get("cupy")
+    return None if cupy is None else int(cupy.get_default_memory_pool().total_bytes())
 
 
 def _start() -> tuple[Any, str | None]:

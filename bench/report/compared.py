@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bench.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
-from bench.metrics import Metric, significant
+from bench.metrics import METRICS, Metric, significant
 from bench.report.tables import Table, data_label, machine_text
 from bench.stats import Interval
 
@@ -30,7 +30,7 @@ def sentences(comparison: Comparison) -> list[str]:
     """Return what the comparison says of each pair, a sentence each; of a single cell, how far equal runs differ."""
     if not comparison.contrasts:
         return [f"{comparison.baseline} has nothing to be compared with. {_floor(comparison)}"]
-    return [_sentence(contrast, comparison) for contrast in comparison.contrasts]
+    return [*(_sentence(contrast, comparison) for contrast in comparison.contrasts), *_ceiling(comparison)]
 
 
 def _row(cell: Cell, comparison: Comparison) -> list[str]:
@@ -129,6 +129,20 @@ def _sentence(contrast: Contrast, comparison: Comparison) -> str:
         return f"{a} and {b}: {contrast.verdict} ({'; '.join(why)})."
     evidence = f"(95 % interval {span}, p = {significant(contrast.p_holm or 0, 2)} after Holm, {blocks})"
     return f"{_claim(a, b, contrast.verdict, ratio, metric)} {evidence}."
+
+
+def _ceiling(comparison: Comparison) -> list[str]:
+    """How far each cell is from its own ceiling, where that was measured: one sentence or none."""
+    metric = METRICS["over_ceiling"]
+    texts = []
+    for cell in comparison.cells:
+        runs = [run for run in comparison.runs if run.campaign and run.campaign.cell == cell.name]
+        own = [run for run in runs if run.campaign and not run.campaign.control]
+        if not cell.control and own and (over := metric.over(own)) is not None:
+            texts.append(f"{cell.name} {significant(over.median, 2)} %")
+    if not texts:
+        return []
+    return [f"Over the ceiling, training from memory: {', '.join(texts)}. Storage cannot gain more than that."]
 
 
 def _claim(cell: str, baseline: str, verdict: Verdict, ratio: str, metric: Metric) -> str:

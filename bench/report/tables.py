@@ -276,10 +276,11 @@ def _cell(metric: Metric, group: Sequence[RunRecord]) -> str:
 def runs_table(names: Sequence[str], records: Sequence[RunRecord]) -> Table:
     """Return a short line for each run, for finding one."""
     rows = [
-        [name, data_label(r), r.spec.model, run_label(r), r.status, METRICS["epoch_s"].text([r])]
+        [name, data_label(r), r.spec.model, run_label(r), cache_text(r), r.status, METRICS["epoch_s"].text([r])]
         for name, r in zip(names, records, strict=True)
     ]
-    return Table("Runs", ["run", "data set", "model", "backend", "status", "epoch, s"], rows, text_columns=5)
+    columns = ["run", "data set", "model", "backend", "cache", "status", "epoch, s"]
+    return Table("Runs", columns, rows, text_columns=6)
 
 
 def _order(group: Sequence[RunRecord]) -> tuple[str, str, int, str, float]:

@@ -12,6 +12,10 @@ NEGLIGIBLE_SHARE = 2.0
 """Percent of an epoch below which a difference from the ceiling is as good as none: timing is no finer than that."""
 
 
+IMPOSSIBLE_SHARE = 5.0
+"""Percent by which an epoch may seem faster than its ceiling before that is taken for a sign of disturbance."""
+
+
 def verdict(records: Sequence[RunRecord]) -> str:
     """Return the sentences that say what a finished run, or several equal ones, mean."""
     record = records[-1]
@@ -33,7 +37,7 @@ def verdict(records: Sequence[RunRecord]) -> str:
             f"{waited}, {significant(saved_s, 3)} s of {significant(epoch.median, 3)} s: about what a faster format "
             "could save. The ceiling was not measured, so this is no hard limit."
         )
-    elif over.median < -NEGLIGIBLE_SHARE:
+    elif over.median < -IMPOSSIBLE_SHARE:
         text = (
             f"No verdict: an epoch from {name} took {significant(epoch.median, 3)} s, and from memory, which cannot be "
             f"slower, {significant(ideal.median, 3)} s. The machine is too noisy for this short a run. {waited}."

@@ -108,9 +108,7 @@ def test_a_failed_run_costs_its_block_and_the_exit_code_says_so(laboratory: list
 
 
 def test_options_belong_to_their_backend(laboratory: list[RunRecord]) -> None:
-    result = compare(
-        "--dataset", "cifar10", "--backend", "memmap", "--backend", "memmap,reader=naive", "--blocks", "1"
-    )
+    result = compare("--dataset", "cifar10", "--backend", "memmap", "--backend", "memmap,reader=naive", "--blocks", "1")
     assert result.exit_code == 0, result.output
     assert {(r.campaign.cell, r.spec.options["reader"]) for r in laboratory} == {
         ("memmap[library]", "library"),

@@ -439,3 +439,14 @@ def test_recorded_times_of_a_busy_machine_are_judged_as_well() -> None:
     # Bursts of other work make 8 blocks too few here for 10 %.
     assert power.verdicts(list(power.recorded(TEMPLATE, power.SERIES, 16, 0.1)))["slower"] >= 18 / 20
     assert math.isclose(sum(equal.values()) - equal["warned"], 1)
+
+
+def test_the_distance_to_the_ceiling_is_told_where_it_was_measured() -> None:
+    def with_ceiling(record: RunRecord) -> RunRecord:
+        return record.model_copy(update={"ideal": record.epochs[-1].model_copy(update={"epoch_s": 1.0})})
+
+    assert not any("ceiling" in text for text in sentences(compare(campaign(a=BASE, b=TWICE))))
+    found = compare([with_ceiling(record) for record in campaign(a=[1.1] * 8, b=[2.0] * 8)])
+    assert sentences(found)[-1] == (
+        "Over the ceiling, training from memory: a 10 %, b 100 %. Storage cannot gain more than that."
+    )

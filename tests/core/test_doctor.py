@@ -65,6 +65,7 @@ def test_a_quiet_machine_raises_no_doubt() -> None:
         ({"cpu_quota_cores": 1.5}, {}, "1.5 cores"),
         ({"memory_limit_bytes": 2 * 10**9}, {}, "2.0 GB"),
         ({"shm_bytes": 64 * 10**6}, {}, "64 MB"),
+        ({"proactive_reclaim": True}, {}, "DAMON"),
         ({}, {"network": True, "file_system": "nfs4"}, "nfs4"),
         ({}, {"memory": True}, "in memory"),
     ],

@@ -286,3 +286,17 @@ def test_without_git_the_revision_is_unknown(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(environment.shutil, "which", lambda name: None)
     found = environment.provenance([])
     assert (found["git_revision"], found["git_modified"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "reclaims"),
+    [
+        ({}, None),
+        ({"kernel/mm/damon/admin/kdamonds/nr_kdamonds": "1", "kernel/mm/damon/admin/kdamonds/0/state": "on"}, True),
+        ({"kernel/mm/damon/admin/kdamonds/0/state": "off"}, False),
+        ({"kernel/mm/damon/admin/kdamonds/0/state": "off", "module/damon_reclaim/parameters/enabled": "Y"}, True),
+        ({"module/damon_lru_sort/parameters/enabled": "N"}, False),
+    ],
+)
+def test_a_kernel_that_takes_memory_away_by_itself_is_told(tmp_path: Path, files, reclaims: bool | None) -> None:
+    assert environment.machine(sys_=tree(tmp_path, files))["proactive_reclaim"] is reclaims

@@ -237,3 +237,11 @@ def test_energy_is_told_for_long_windows_of_a_working_counter(window_s, before_m
 def test_what_no_sample_tells_stays_unknown() -> None:
     facts = gpu.summarise([taken(0), taken(1)]).facts()
     assert {value for name, value in facts.items() if name not in ("samples", "window_s")} == {None}
+
+
+def test_what_cupy_holds_is_unknown_unless_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    assert gpu.cupy_pool_bytes() is None
+    pool = types.SimpleNamespace(total_bytes=lambda: 12345)
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
+    assert gpu.cupy_pool_bytes() == 12345

@@ -1,0 +1,78 @@
+"""Flags of `bench run` that say how often, in which state and under which limits."""
+
+import json
+from pathlib import Path
+
+import pytest
+from running import RUN
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.commands.work import SizeError, size_bytes
+from bench.record import RunRecord
+
+
+def test_repeats_are_runs_of_their_own(bench, tmp_path: Path) -> None:
+    result = bench(*RUN, "--backend", "toy", "--epochs", "1", "--repeats", "2", "--no-ceiling", "--json")
+    assert result.returncode == 0, result.stderr
+    decoder, text, records = json.JSONDecoder(), result.stdout.strip(), []
+    while text:
+        content, end = decoder.raw_decode(text)
+        records.append(RunRecord.model_validate(content))
+        text = text[end:].strip()
+    assert [record.repeat for record in records] == [0, 1]
+    assert records[0].spec_id == records[1].spec_id
+    assert records[0].started_at < records[1].started_at
+    assert [record.ideal for record in records] == [None, None]
+    assert [record.epochs[0].batch_loss for record in records] == [records[0].epochs[0].batch_loss] * 2
+    assert len(list((tmp_path / "results").glob("*.json"))) == 2
+    listed = bench("table").stdout
+    assert "2 runs" in listed
+
+
+def test_a_memory_limit_holds_or_is_refused_in_one_line(bench) -> None:
+    result = bench(*RUN, "--backend", "toy", "--epochs", "1", "--memory-limit", "4G", "--json")
+    if result.returncode == 0:
+        assert RunRecord.model_validate_json(result.stdout).spec.memory_limit_bytes == 4 * 2**30
+    else:
+        assert result.returncode == 1
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("bench: ")
+        assert "cgroup" in last
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("--drop-caches",), "--drop-caches goes with --cache cold"),
+        (("--cache", "warm", "--drop-caches"), "--drop-caches goes with --cache cold"),
+        (("--cache", "warm", "--memory-limit", "1G"), "--memory-limit does not go with --cache warm"),
+        (("--memory-limit", "much"), "--memory-limit much: not a size"),
+        (("--memory-limit", "0"), "--memory-limit 0: not a size"),
+        (("--memory-limit", "-5M"), "not a size"),
+        (("--cache", "hot"), "hot"),
+        (("--repeats", "0"), "greater than or equal to 1"),
+        (("--timeout", "0"), "greater than or equal to 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_at_once(flags: tuple[str, ...], text: str, tmp_path: Path) -> None:
+    arguments = ["run", "--backend", "memmap", "--dataset", "cifar10", "--data-dir", str(tmp_path / "data"), *flags]
+    result = CliRunner().invoke(app, arguments, standalone_mode=False)
+    assert result.exit_code != 0
+    assert text in str(result.exception)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("500M", 500 * 2**20), ("2g", 2 * 2**30), ("1.5G", 3 * 2**29), ("3KiB", 3072), ("1 TB", 2**40)],
+)
+def test_sizes_are_powers_of_1024(text: str, size: int) -> None:
+    assert size_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "1X", "1e9", "0.0G", "nan", "-1"])
+def test_what_is_no_size_is_told(text: str) -> None:
+    with pytest.raises(SizeError, match="Write it like 500M or 2G"):
+        size_bytes(text)
