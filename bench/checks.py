@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.measure.page_cache import COLD_AT_MOST, WARM_AT_LEAST
-from bench.metrics import METRICS
+from bench.metrics import IMPOSSIBLE_SHARE, METRICS
 from bench.record import RunRecord, WarningInfo
 from bench.stats import summarise
 
 SHORT_EPOCH_S = 1.0
 UNSTABLE_SPREAD = 0.10
 AMPLIFIED = 2.0
-FASTER_PERCENT = 5.0
 CANARY_OFF = 0.05
 STEAL_SHARE = 0.01
 OTHERS_SHARE = 0.05
@@ -122,7 +121,7 @@ def _cache(record: RunRecord) -> str | None:
 
 def _faster_than_ceiling(record: RunRecord) -> str | None:
     over = METRICS["over_ceiling"].of(record)
-    if over is None or over.median >= -FASTER_PERCENT:
+    if over is None or over.median >= -IMPOSSIBLE_SHARE:
         return None
     return (
         f"Epochs were {-over.median:.0f} % faster than the ceiling, which cannot be: something disturbed one of them. "

@@ -203,8 +203,7 @@ def _values(metric: Metric, slots: Mapping[tuple[str, int], RunRecord], name: st
     values = {}
     for (cell, block), record in slots.items():
         summary = metric.of(record) if cell == name and record.status == "ok" else None
-        # Zero and less have no ratio.
-        if summary is not None and math.isfinite(summary.median) and summary.median > 0:
+        if summary is not None and math.isfinite(summary.median):
             values[block] = summary.median
     return values
 
@@ -237,7 +236,8 @@ def _pairs(cells: Sequence[Cell], baseline: str, pairs: Pairs) -> list[tuple[str
 
 def _contrast(cell: str, baseline: str, values: Values, campaign: CampaignInfo) -> Contrast:
     above, below = values.get(cell, {}), values.get(baseline, {})
-    shared = sorted(above.keys() & below.keys())
+    # Zero and less have no ratio.
+    shared = sorted(block for block in above.keys() & below.keys() if above[block] > 0 and below[block] > 0)
     # On the log scale, so that exchanging cell and baseline inverts everything and changes nothing.
     logs = [math.log(above[block] / below[block]) for block in shared]
     summary = summarise(logs)
@@ -271,7 +271,7 @@ def _judged(contrasts: Sequence[Contrast], floor: float | None, metric: Metric) 
     judged = []
     for contrast in contrasts:
         if contrast.ratio is None:
-            judged.append(replace(contrast, reason="there is no block in which both gave a value"))
+            judged.append(replace(contrast, reason="there is no block in which both gave a value above zero"))
             continue
         p_holm = next(adjusted)
         reason = _why_not(contrast, contrast.ratio, p_holm, floor, len(p_values))
@@ -297,9 +297,13 @@ def _why_not(contrast: Contrast, ratio: float, p_holm: float, floor: float | Non
 
 
 def _control_judged(control: Contrast, metric: Metric) -> Contrast:
-    differs = control.ratio is not None and _excludes_1(control.interval)
-    verdict = _direction(control.ratio, metric) if differs and control.ratio is not None else NO_DIFFERENCE
+    verdict = _direction(control.ratio, metric) if control.ratio is not None and _differs(control) else NO_DIFFERENCE
     return replace(control, verdict=verdict)
+
+
+def _differs(control: Contrast) -> bool:
+    """Whether equal runs look different: by the same test and interval as any others, which few blocks cannot pass."""
+    return control.p is not None and control.p < ALPHA and _excludes_1(control.interval)
 
 
 def _excludes_1(interval: Interval | None) -> bool:
@@ -314,7 +318,7 @@ def _direction(ratio: float, metric: Metric) -> Verdict:
 
 def _warnings(control: Contrast | None, found: Sequence[Difference]) -> list[str]:
     warnings = []
-    if control is not None and control.interval is not None and _excludes_1(control.interval):
+    if control is not None and control.interval is not None and _differs(control):
         interval = f"{control.interval.low:.3f}…{control.interval.high:.3f}"
         warnings.append(
             f"The control differs from itself: {control.baseline}, run twice in every block, gave a ratio whose "

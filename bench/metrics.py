@@ -10,6 +10,9 @@ from typing import Literal
 from bench.record import EpochInfo, RunRecord
 from bench.stats import Summary, needed_count, percentile, summarise
 
+IMPOSSIBLE_SHARE = 5.0
+"""Percent by which an epoch may seem faster than its ceiling before that is taken for a sign of disturbance."""
+
 Better = Literal["lower", "higher", "neither"]
 
 

@@ -101,9 +101,10 @@ def find(run: str, folder: Path) -> tuple[Path, RunRecord]:
     return matching[0], read_record(matching[0])
 
 
-def campaign(name: str, folder: Path) -> list[RunRecord]:
-    """Return all runs of a comparison by its id, or of the ``last`` one. Raises ResultsError."""
-    runs = [record for _, record in read_all(folder)[0] if record.campaign is not None]
+def campaign(name: str, folder: Path) -> tuple[list[RunRecord], list[RecordError]]:
+    """Return all runs of a comparison by its id, or of the ``last`` one, and errors of records. Raises ResultsError."""
+    found, errors = read_all(folder)
+    runs = [record for _, record in found if record.campaign is not None]
     last = runs[-1].campaign if runs else None
     wanted = last.id if name == "last" and last is not None else name
     chosen = [run for run in runs if run.campaign is not None and run.campaign.id == wanted]
@@ -111,4 +112,4 @@ def campaign(name: str, folder: Path) -> list[RunRecord]:
         ids = sorted({run.campaign.id for run in runs if run.campaign is not None})
         known = f"There are: {', '.join(ids[-5:])}." if ids else "There is none. Make one with `bench compare`."
         raise ResultsError(f"No comparison {name!r} in {folder}. {known}")
-    return chosen
+    return chosen, errors

@@ -37,7 +37,8 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME[,KEY=VALUE…]",
-            help="A storage backend, with options of its own; repeatable. The first is the baseline.",
+            help="A storage backend, with options of its own; repeatable. The first is the baseline; one alone shows "
+            "how far equal runs differ.",
             show_default=False,
         ),
     ] = None,
@@ -70,11 +71,20 @@ def compare(
     ] = None,
 ) -> None:
     """Find out which backend is faster, as a randomised experiment with repeats and a control."""
-    from bench import comparison
+    from bench import comparison, console
     from bench import results as folder
+    from bench.spec import NO_MODEL
 
     failed: list[RunRecord] = []
     comparison.comparable_metric(metric)
+    if into is not None and not into.is_file():
+        raise CompareError(f"--into {into}: there is no such file. Make it, with the two lines that --help names.")
+    if recorded is not None and (backend or dataset):
+        raise CompareError("--recorded runs nothing: leave out --backend and --dataset, or leave out --recorded.")
+    if metric == "over_ceiling" and recorded is None and (work["model"] == NO_MODEL or not attempt.ceiling):
+        raise CompareError(
+            "--metric over_ceiling: these runs have no ceiling. Leave out --model none and --no-ceiling."
+        )
     if recorded is None:
         if not backend or not dataset:
             raise CompareError("Name what to compare: --backend (at least one) and --dataset. Or use --recorded last.")
@@ -83,7 +93,9 @@ def compare(
         runs = _run_all(cells, blocks, order_seed, attempt, data_dir, results)
         failed = [run for run in runs if run.status != "ok"]
     else:
-        runs = folder.campaign(recorded, results)
+        runs, unread = folder.campaign(recorded, results)
+        for error in unread:
+            console.say(f"bench: {error}")
     found = comparison.compare(runs, metric, baseline, pairs="all" if all_pairs else "baseline", anyway=anyway)
     _show(found, format, into)
     if failed:

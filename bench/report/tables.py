@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from bench.comparability import differences
-from bench.metrics import METRICS, Metric, all_waits_s
+from bench.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.record import RunRecord
 from bench.spec import NO_MODEL
 from bench.stats import needed_count
@@ -134,7 +134,7 @@ def work_text(record: RunRecord) -> str:
     spec = record.spec
     workers = f"{spec.workers} {spec.worker_kind} workers" if spec.workers else "no workers"
     parts = [f"{record.data.count:,} samples" if record.data else "", f"batch {spec.batch_size}", workers]
-    parts += [f"{len(record.measured())} epochs", record.device or spec.device]
+    parts += [_epochs_text(record), record.device or spec.device]
     parts += [f"shuffle {spec.shuffle}"] if spec.shuffle != "full" else []
     parts += [name for name in ("amp", "deterministic") if getattr(spec, name)]
     return ", ".join(part for part in parts if part)
@@ -156,6 +156,12 @@ _ACHIEVED = {
     "impossible": "impossible",
     None: "unknown",
 }
+
+
+def _epochs_text(record: RunRecord) -> str:
+    counted = len(record.measured())
+    warmup = " after a warm-up" if counted < len(record.epochs) else ", no warm-up"
+    return f"{counted} {'epoch' if counted == 1 else 'epochs'}{warmup}"
 
 
 def run_table(records: Sequence[RunRecord]) -> Table:
@@ -240,8 +246,9 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
         for group in groups
     ]
     notes = [
-        "Epoch times: median (lowest…highest) of the epochs after the warm-up, all of one process; of the processes' "
-        "medians where a row has several runs. The same run in another process differs by more than epochs of one "
+        "Epoch times: median (lowest…highest) of the epochs that count, all of one process; of the processes' "
+        "medians where a row has several runs. Over the ceiling: n/a where it was not measured, or where epochs seemed "
+        "faster than it, which no format can be. The same run in another process differs by more than epochs of one "
         "process do, so small differences between rows of one run mean nothing: `bench compare` tests them."
     ]
     samples = {f"{data_label(r, shown[r.spec.dataset])}: {sample_text(r)}" for r in firsts}
@@ -270,6 +277,9 @@ def _runs_text(group: Sequence[RunRecord]) -> str:
 
 
 def _cell(metric: Metric, group: Sequence[RunRecord]) -> str:
+    over = metric.over(group) if metric.key == "over_ceiling" else None
+    if over is not None and over.median < -IMPOSSIBLE_SHARE:
+        return "n/a"
     return metric.text(group, spread=metric.key == "epoch_s")
 
 

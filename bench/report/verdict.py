@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.metrics import METRICS, significant
+from bench.metrics import IMPOSSIBLE_SHARE, METRICS, significant
 from bench.record import RunRecord
 from bench.report.tables import cache_text, run_label
 
 NEGLIGIBLE_SHARE = 2.0
 """Percent of an epoch below which a difference from the ceiling is as good as none: timing is no finer than that."""
-
-
-IMPOSSIBLE_SHARE = 5.0
-"""Percent by which an epoch may seem faster than its ceiling before that is taken for a sign of disturbance."""
 
 
 def verdict(records: Sequence[RunRecord]) -> str:

@@ -132,6 +132,10 @@ def test_too_few_blocks_are_told_before_anything_runs(laboratory: list[RunRecord
         ((*TWO, "--blocks", "0"), "at least one block"),
         ((*TWO, "--metric", "speed"), "speed"),
         (("--recorded", "last"), "There is none"),
+        ((*TWO, "--recorded", "last"), "--recorded runs nothing"),
+        ((*TWO, "--into", "missing.md"), "there is no such file"),
+        ((*TWO, "--metric", "over_ceiling", "--no-ceiling"), "these runs have no ceiling"),
+        ((*TWO, "--metric", "over_ceiling", "--model", "none"), "these runs have no ceiling"),
         (("--dataset", "cifar10", "--backend", "memmap,chunk=3"), "chunk"),
     ],
 )
@@ -161,3 +165,13 @@ def test_a_document_can_hold_several_comparisons(laboratory: list[RunRecord]) ->
     assert compare("--recorded", identity, "--into", "page.md").exit_code == 0
     assert "one" in Path("page.md").read_text()
     assert "two" not in Path("page.md").read_text()
+
+
+def test_a_record_that_cannot_be_read_is_named(laboratory: list[RunRecord]) -> None:
+    compare(*TWO)
+    path = sorted(Path("results").glob("*.json"))[3]
+    path.write_text(path.read_text()[:100])
+    result = compare("--recorded", "last")
+    assert result.exit_code == 0
+    assert path.name in result.stderr
+    assert "in 1 of 8 blocks" in result.stdout

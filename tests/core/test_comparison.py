@@ -450,3 +450,27 @@ def test_the_distance_to_the_ceiling_is_told_where_it_was_measured() -> None:
     assert sentences(found)[-1] == (
         "Over the ceiling, training from memory: a 10 %, b 100 %. Storage cannot gain more than that."
     )
+
+
+def test_zero_is_a_value_of_which_no_ratio_can_be_formed() -> None:
+    def with_faults(record: RunRecord, faults: int) -> RunRecord:
+        io = record.epochs[-1].io.model_copy(update={"major_faults": faults})
+        return record.model_copy(update={"epochs": [e.model_copy(update={"io": io}) for e in record.epochs]})
+
+    def faults(record: RunRecord) -> int:
+        return 7 if record.campaign.cell == "b" else 5 if record.campaign.block >= 5 else 0
+
+    found = compare([with_faults(r, faults(r)) for r in campaign(a=BASE, b=TWICE)], "major_faults")
+    assert {(cell.name, cell.n, cell.failed, cell.median) for cell in found.cells} == {
+        ("a", 8, 0, 0),
+        ("a again", 8, 0, 0),
+        ("b", 8, 0, 7),
+    }
+    assert [(c.n, c.dropped) for c in found.contrasts] == [(3, 5)]
+
+
+@pytest.mark.parametrize("blocks", [2, 5])
+def test_a_control_of_few_blocks_is_not_called_different(blocks: int) -> None:
+    found = compare(campaign(control=[1.2] * blocks, a=BASE[:blocks], b=TWICE[:blocks]))
+    assert found.control.verdict == "no difference shown"
+    assert not found.warnings
