@@ -64,6 +64,7 @@ class Sampler:
             self._process.start()
         pipe.close()
         self._final: Sampled | None = None
+        self._asked = 0
 
     def sample(self) -> Pss | None:
         """Take a sample of memory and GPU now; it counts towards the peaks. None where that is unknown."""
@@ -92,9 +93,14 @@ class Sampler:
 
     def _ask(self, topic: str, value: Any = None) -> Any:
         # A sampler that has died (out of memory, say) costs the record some fields, not the run.
+        self._asked += 1
         try:
-            self._pipe.send((topic, value))
-            return self._pipe.recv()
+            self._pipe.send((self._asked, topic, value))
+            while True:
+                # An interruption may have left the answer to an earlier question.
+                number, answer = self._pipe.recv()
+                if number == self._asked:
+                    return answer
         except (EOFError, OSError):
             return None
 
@@ -121,8 +127,8 @@ def _serve(pipe: Connection, pid: int) -> None:
             if not requests.poll(1e3 * POLL_S):
                 watch.poll()
                 continue
-            topic, value = pipe.recv()
-            pipe.send(watch.answer(topic, value))
+            number, topic, value = pipe.recv()
+            pipe.send((number, watch.answer(topic, value)))
         except (EOFError, OSError):
             return
 

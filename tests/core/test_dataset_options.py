@@ -11,6 +11,7 @@ from PIL import Image
 from running import start, wait_until
 
 from bench import contact_sheet, runner
+from bench.attempt import Attempt
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Schema, SilentProgress
 from bench.prepare import prepare
@@ -85,7 +86,7 @@ def test_a_run_knows_the_scale_of_its_values(raw: Path, tmp_path: Path) -> None:
         RunSpec, [], backend="hdf5", dataset=f"costly-toys:{raw}", dataset_options={"offset": 50.0}, batch_size=8
     )
     store = prepare(spec, tmp_path / "data", (), SilentProgress())
-    mean, std = runner._job(spec, store).scale
+    mean, std = runner._job(spec, store, Attempt()).scale
     assert mean == pytest.approx(50.0, abs=0.3)
     assert std == pytest.approx(3.0, abs=0.3)
 

@@ -65,6 +65,26 @@ def test_a_sampler_that_dies_leaves_figures_unknown_and_nothing_else(target) -> 
         assert sampler.finish() is None
 
 
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(target, monkeypatch: pytest.MonkeyPatch) -> None:
+    process, _ = target
+    with Sampler(process.pid) as sampler:
+        with monkeypatch.context() as patched:
+            patched.setattr(sampler, "_pipe", Interrupted(sampler._pipe))
+            with pytest.raises(KeyboardInterrupt):
+                sampler.sample()
+        assert sampler.finish().samples >= 1
+
+
+class Interrupted:
+    """A pipe whose reader is interrupted while it waits."""
+
+    def __init__(self, pipe) -> None:
+        self.send = pipe.send
+
+    def recv(self):
+        raise KeyboardInterrupt
+
+
 def test_a_target_that_is_gone_is_unknown() -> None:
     process = multiprocessing.get_context("fork").Process(target=int)
     process.start()
