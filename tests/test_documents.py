@@ -1,10 +1,13 @@
 """Documents that commands write from committed records are up to date, and tell nothing of where they were made."""
 
+import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bench import console, results
+from bench.cli import app
 from bench.record import read_record
 from bench.report import document, render
 from bench.report.tables import comparison_table
@@ -26,6 +29,18 @@ def test_the_example_is_a_record() -> None:
     text = (ROOT / "README.md").read_text()
     record = read_record(sorted(REFERENCE.glob("*-cifar10-zarr-cnn-*.json"))[-1])
     assert document.between_markers(text, "bench show", console.plain([record])) == text, "run `make bench-docs`"
+
+
+def test_the_comparisons_are_what_their_records_say(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    copy = tmp_path / "README.md"
+    copy.write_text(text)
+    identities = re.findall(r"^<!-- bench compare (\S+) -->$", text, re.MULTILINE)
+    assert len(identities) == 2
+    for identity in identities:
+        again = ["compare", "--recorded", identity, "--results", str(REFERENCE / "compare"), "--anyway"]
+        assert CliRunner().invoke(app, [*again, "--into", str(copy)]).exit_code == 0
+    assert copy.read_text() == text, "run `make bench-docs`"
 
 
 def test_committed_records_are_complete_runs_on_verified_data() -> None:
