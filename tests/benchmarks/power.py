@@ -23,7 +23,8 @@ from bench.record import CampaignInfo, RunRecord, read_record
 
 CORE = Path(__file__).parent.parent / "core"
 TEMPLATE = CORE / "records" / "version-1.json"
-SERIES = CORE / "series" / "epochs.json"
+SERIES = CORE / "series" / "quiet.json"
+BUSY_SERIES = CORE / "series" / "busy.json"
 CELLS = ("a", "b")
 DRIFT = 0.05
 KINDS = ("independent", "drift", "AR(0.9)", "all three")
