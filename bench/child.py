@@ -26,7 +26,8 @@ EXIT_S = 5.0
 """How long a child that has reported its end may take to go."""
 
 LAST_LINES = 20
-LAST_BYTES = 8192
+LAST_BYTES = 2**20
+"""How much of the end of stderr is looked at: the errors that follow a crash can be long."""
 
 
 class ChildDiedError(Exception):
@@ -84,16 +85,21 @@ class Child:
         self.pid = int(self._process.pid or 0)
 
     def last_lines(self) -> list[str]:
-        """Return the end of what was written to stderr so far, of a crash the beginning; empty if it was not kept."""
+        """Return the end of what was written to stderr so far, preceded by the place of a crash.
+
+        Empty if it was not kept.
+        """
         if self._stderr is None:
             return []
         size_bytes = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, size_bytes - LAST_BYTES))
         text = self._stderr.read().decode(errors="replace")
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-        # faulthandler's traceback begins where the crash was.
+        # faulthandler's traceback begins where the crash was; a crash of a worker is followed by others' errors.
         crash = next((number for number, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
-        return lines[-LAST_LINES:] if crash is None else lines[crash:][:LAST_LINES]
+        if crash is None or crash >= len(lines) - LAST_LINES:
+            return lines[-LAST_LINES:]
+        return [*lines[crash : crash + LAST_LINES // 2], *lines[-LAST_LINES // 2 :]]
 
     def __enter__(self) -> Child:
         return self

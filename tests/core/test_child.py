@@ -77,6 +77,21 @@ def test_what_a_process_says_last_on_stderr_is_kept_and_not_shown(how: str, capf
     assert capfd.readouterr().err == ""
 
 
+def crash_and_complain(link) -> None:
+    subprocess.run([sys.executable, "-X", "faulthandler", "-c", "import os; os.kill(os.getpid(), 11)"], check=False)
+    sys.stderr.writelines(f"line {number}\n" for number in range(5000))
+
+
+def test_the_place_of_a_crash_is_kept_however_much_follows_it() -> None:
+    with Child(crash_and_complain, keep_stderr=True) as child:
+        assert list(filter(None, child.messages())) == []
+        lines = child.last_lines()
+    assert lines[0] == "Fatal Python error: Segmentation fault"
+    assert any('"<string>", line 1 in <module>' in line for line in lines)
+    assert lines[-3:] == ["line 4997", "line 4998", "line 4999"]
+    assert len(lines) <= 20
+
+
 def test_only_the_last_lines_are_kept(tmp_path: Path) -> None:
     with Child(print_many, keep_stderr=True) as child:
         list(child.messages())
