@@ -13,8 +13,9 @@ from bench.measure import ceilings, disturbance, environment, gpu
 from bench.measure.ceilings import CeilingError, CopyCeiling, StorageCeiling
 from bench.measure.cgroup import MemoryLimit, MemoryLimitError
 from bench.measure.disturbance import Snapshot
+from bench.measure.mounts import PROC
 from bench.measure.page_cache import PageCache
-from bench.measure.storage_device import PROC, SYS, nearest_existing, read_text, storage_facts
+from bench.measure.storage_device import SYS, nearest_existing, read_text, storage_facts
 from bench.report.tables import Table
 
 SMALL_SHM_BYTES = 10**9

@@ -192,6 +192,13 @@ METRICS: dict[str, Metric] = {
             _one(lambda r: _mb(r.memory.page_cache_bytes)),
         ),
         Metric(
+            "limited_peak_mb",
+            "peak under --memory-limit, page cache included",
+            "MB",
+            "lower",
+            _one(lambda r: _mb(r.memory.limited_peak_bytes)),
+        ),
+        Metric(
             "storage_read_mb",
             "read from storage",
             "MB per epoch",

@@ -56,6 +56,7 @@ class Findings:
     checked_samples: int | None = None
     baseline_pss_bytes: int | None = None
     sampled: Sampled | None = None
+    limited_peak_bytes: int | None = None
     cache: list[CacheEpoch] = field(default_factory=list)
     cache_probe: str | None = None
     gpu: GpuInfo | None = None
@@ -82,6 +83,8 @@ def observe(job: Job, label: str, found: Findings, progress: RunProgress, timeou
             limit = (
                 stack.enter_context(MemoryLimit(job.spec.memory_limit_bytes)) if job.spec.memory_limit_bytes else None
             )
+            if limit is not None:
+                stack.callback(lambda: setattr(found, "limited_peak_bytes", limit.peak_bytes()))
             child = stack.enter_context(Child(_trial, job, samples_done, keep_stderr=True))
             if limit is not None:
                 limit.add(child.pid)

@@ -222,6 +222,7 @@ class MemoryInfo(_Part):
     ``page_cache_bytes`` is what the kernel kept of the store's files after the last epoch: it can be
     reclaimed at any time, so it is no part of the others. ``rss_peaks_sum_bytes`` adds the peak resident
     sizes of the processes that were alive at the end, an upper bound that counts shared pages repeatedly.
+    ``limited_peak_bytes`` is the most that a run under a memory limit used, page cache included (cgroup v2).
     """
 
     peak_pss_bytes: int | None = None
@@ -231,6 +232,7 @@ class MemoryInfo(_Part):
     shmem_bytes: int | None = None
     page_cache_bytes: int | None = None
     rss_peaks_sum_bytes: int | None = None
+    limited_peak_bytes: int | None = None
     sampler: SamplerInfo | None = None
 
 

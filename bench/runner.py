@@ -79,7 +79,7 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
         found.error = ErrorInfo(phase="prepare", type=type(error).__name__, message=str(error))
     except KeyboardInterrupt:
         found.status = "interrupted"
-        found.error = ErrorInfo(phase=found.phase, type="KeyboardInterrupt", message="Interrupted by the user.")
+        found.error = ErrorInfo(phase=found.phase, type="KeyboardInterrupt", message="Interrupted.")
     return Outcome(_record(spec, started_at, attempt, found, store), found.trace)
 
 
@@ -173,6 +173,7 @@ def _memory_info(found: Findings, store: Store | None) -> MemoryInfo:
         shmem_bytes=peak.shmem_bytes if peak else None,
         page_cache_bytes=round(resident * store.manifest.size_bytes) if store and resident is not None else None,
         rss_peaks_sum_bytes=sampled.rss_peaks_sum_bytes if sampled else None,
+        limited_peak_bytes=found.limited_peak_bytes,
         sampler=SamplerInfo(samples=sampled.samples, cpu_s=sampled.cpu_s, duration_s=sampled.duration_s)
         if sampled
         else None,

@@ -16,7 +16,7 @@ from types import TracebackType
 import psutil
 
 from bench.contracts.errors import BenchError
-from bench.measure.file_systems import unescape
+from bench.measure.mounts import unescape
 
 _WAY_OUT = "start bench in a cgroup of its own: systemd-run --user --scope -p Delegate=yes bench run …"
 _GONE_AFTER_S = 5.0
@@ -92,11 +92,6 @@ class MemoryLimit:
         """Return the most memory that was used, page cache included; None before Linux 5.19."""
         text = _read(self._file("memory.peak"))
         return int(text) if text is not None else None
-
-    def oom_kills(self) -> int | None:
-        """Return how many processes the kernel killed because the limit did not suffice; None where unknown."""
-        events = dict(line.split() for line in (_read(self._file("memory.events")) or "").splitlines())
-        return int(events["oom_kill"]) if "oom_kill" in events else None
 
     def _file(self, name: str) -> Path:
         if self.path is None:

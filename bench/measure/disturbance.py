@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.measure.storage_device import PROC, SYS, device_folder, mount_of, read_int, read_text
+from bench.measure.mounts import PROC, mount_of
+from bench.measure.storage_device import SYS, device_folder, nearest_existing, read_int, read_text
 
 CANARY_ITERATIONS = 500_000
 CANARY_RUNS = 3
@@ -91,7 +92,7 @@ class Watch:
 
     def __init__(self, path: Path | None = None, *, proc: Path = PROC, sys: Path = SYS) -> None:
         self._proc, self._sys = proc, sys
-        mount = mount_of(path, proc=proc) if path is not None else None
+        mount = mount_of(nearest_existing(path), proc) if path is not None else None
         self._device = device_folder(mount, sys=sys) if mount is not None else None
         self.start = self.snapshot()
 

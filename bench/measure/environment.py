@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 
 import bench
-from bench.measure.storage_device import PROC, SYS, chosen, mount_of, read_int, read_text
+from bench.measure.mounts import PROC, mount_of
+from bench.measure.storage_device import SYS, chosen, read_int, read_text
 
 LIBRARIES = (
     "torch",

@@ -1,7 +1,6 @@
 """The file system below a path: its type, the disk it lies on, and how to count its files' pages in memory.
 
-The mount is found by the id that the kernel gives for an open descriptor (proc_pid_fdinfo(5)), so nested
-mounts, mounts over mounts and symbolic links need no care. Two system calls count pages:
+Two system calls count pages:
 
 - cachestat(2), since Linux 6.5, asks the file. On overlayfs it finds nothing of a file that is fully cached.
 - mincore(2) asks a mapping, here one that is never touched and thus brings nothing in.
@@ -18,12 +17,12 @@ import functools
 import mmap
 import os
 import platform
-import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from bench.measure.mounts import PROC, mount_of
 
 Probe = Literal["cachestat", "mincore"]
 
@@ -46,45 +45,6 @@ _CACHESTAT_MACHINES = frozenset({"x86_64", "aarch64", "riscv64", "ppc64", "ppc64
 _ODD_TO_ONE = bytes(value & 1 for value in range(256))
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of proc_pid_mountinfo(5): the type, what is mounted, and the file system's own options."""
-
-    type: str
-    source: str
-    options: dict[str, str]
-
-
-def mount_of(path: Path, proc: Path = Path("/proc")) -> Mount | None:
-    """Return the mount that holds an existing path, or None where procfs does not tell.
-
-    Raises:
-        OSError: The path cannot be opened.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        facts = (proc / f"self/fdinfo/{descriptor}").read_text()
-        lines = (proc / "self/mountinfo").read_text().splitlines()
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-    found = re.search(r"^mnt_id:\s*(\d+)$", facts, re.MULTILINE)
-    for line in lines:
-        # The optional fields before the dash vary in number.
-        before, _, after = line.partition(" - ")
-        if found and before.split()[0] == found[1]:
-            kind, source, *options = after.split()
-            pairs = (option.partition("=") for option in ",".join(options).split(","))
-            return Mount(kind, unescape(source), {name: unescape(value) for name, _, value in pairs})
-    return None
-
-
-def unescape(text: str) -> str:
-    r"""Decode the octal escapes of mountinfo: ``\040`` is a space."""
-    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), text)
-
-
 def unseen_cache(type_: str | None) -> str | None:
     """Say in words whose cache, beside this system's pages, may hold the data of such a file system."""
     if type_ == "zfs":
@@ -94,7 +54,7 @@ def unseen_cache(type_: str | None) -> str | None:
     return None
 
 
-def block_device(path: Path, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> str | None:
+def block_device(path: Path, proc: Path = PROC, sys: Path = Path("/sys")) -> str | None:
     """Return the name of the disk that holds ``path`` (``sda``, ``nvme0n1``, ``dm-0``), or None.
 
     A partition counts as its disk. File systems with device numbers of their own (btrfs, overlay) are
@@ -109,7 +69,7 @@ def block_device(path: Path, proc: Path = Path("/proc"), sys: Path = Path("/sys"
         return None
     if os.major(number):
         return _disk(number, sys)
-    upper = Path(mount.options.get("upperdir", "")) if mount is not None else Path()
+    upper = Path((mount and mount.option("upperdir")) or "")
     return block_device(upper, proc, sys) if upper.is_absolute() else None
 
 

@@ -7,7 +7,6 @@ store must have closed it.
 
 from __future__ import annotations
 
-import mmap
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import Literal
 import psutil
 
 from bench.contracts.errors import BenchError
-from bench.measure import file_systems
+from bench.measure import file_systems, mounts
 
 CacheState = Literal["as-is", "warm", "cold"]
 Achieved = Literal["verified", "not-achieved", "unverifiable", "impossible"]
@@ -53,11 +52,6 @@ class Residency:
         """Share of the pages that are in memory, 0…1; 0 for a store without any."""
         return self.resident_pages / self.page_count if self.page_count else 0.0
 
-    @property
-    def resident_bytes(self) -> int:
-        """Memory that the pages take."""
-        return self.resident_pages * mmap.PAGESIZE
-
 
 @dataclass(frozen=True, slots=True)
 class Brought:
@@ -88,7 +82,7 @@ class PageCache:
         self.reason: str | None = None
         self._type: str | None = None
         try:
-            mount = file_systems.mount_of(root)
+            mount = mounts.mount_of(root)
             self._type = mount.type if mount is not None else None
             self.probe, self.reason = file_systems.choose_probe(root, self._type)
         except OSError as error:

@@ -8,27 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.measure.file_systems import IN_MEMORY, REMOTE, unescape
+from bench.measure.file_systems import IN_MEMORY, REMOTE
+from bench.measure.mounts import PROC, Mount, mount_of
 
-PROC = Path("/proc")
 SYS = Path("/sys")
 
 _PRIVATE_OPTIONS = {"addr", "clientaddr", "domain", "mountaddr", "password", "user", "username"}
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of mountinfo."""
-
-    device_number: str
-    mount_point: Path
-    options: str
-    type: str
-    source: str
 
 
 def read_text(path: Path) -> str | None:
@@ -50,18 +39,6 @@ def nearest_existing(path: Path) -> Path:
     resolved = path.resolve()
     # Unlike Path.exists, os.access does not raise below a folder that may not be entered.
     return next(candidate for candidate in (resolved, *resolved.parents) if os.access(candidate, os.F_OK))
-
-
-def mount_of(path: Path, *, proc: Path = PROC) -> Mount | None:
-    """Return the mount that holds ``path`` (or its nearest existing parent), or None where mounts are unknown."""
-    existing = nearest_existing(path)
-    status = existing.stat()
-    number = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
-    holding = [mount for mount in _mounts(proc) if existing.is_relative_to(mount.mount_point)]
-    # A mount may be hidden below a later one, so the device decides; but btrfs and overlay give files device
-    # numbers of their own, and then the longest path does. Of equal ones, the last was mounted on top.
-    same = [mount for mount in holding if mount.device_number == number] or holding
-    return max(enumerate(same), key=lambda item: (len(item[1].mount_point.parts), item[0]))[1] if same else None
 
 
 def device_folder(mount: Mount, *, sys: Path = SYS) -> Path | None:
@@ -143,20 +120,9 @@ def _disk_facts(disk: Path) -> dict[str, Any]:
     }
 
 
-def _mounts(proc: Path) -> list[Mount]:
-    mounts = []
-    for line in (read_text(proc / "self/mountinfo") or "").splitlines():
-        before, _, after = line.partition(" - ")
-        fields, rest = before.split(" "), after.split(" ")
-        if len(fields) >= 6 and len(rest) >= 2:
-            options = ",".join([fields[5], *rest[2:3]])
-            mounts.append(Mount(fields[2], Path(unescape(fields[4])), options, rest[0], unescape(rest[1])))
-    return mounts
-
-
-def _public_options(options: str) -> str:
-    """Return each option once, without those that name a server, a user or a folder."""
-    kept = dict.fromkeys(options.split(","))
+def _public_options(options: Iterable[str]) -> str:
+    """Return the options without those that name a server, a user or a folder."""
+    kept = dict.fromkeys(options)
     if "ro" in kept:
         # Of mount and file system, the stricter holds.
         kept.pop("rw", None)

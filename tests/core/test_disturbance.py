@@ -42,7 +42,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> disturbance.Dist
     root = counters(tmp_path, busy_s=5, idle_s=5, steal_s=0, scale=1)
     (root / "dev/block").mkdir(parents=True)
     (root / "dev/block" / number).symlink_to(root / "devices/disk")
-    (root / "self").mkdir()
+    (root / "self/fdinfo").mkdir(parents=True)
+    for descriptor in range(100):
+        (root / f"self/fdinfo/{descriptor}").write_text("mnt_id:\t1\n")
     (root / "self/mountinfo").write_text(f"1 0 {number} / / rw - ext4 /dev/disk rw\n")
     watch = disturbance.Watch(tmp_path, proc=root, sys=root)
     counters(root, busy_s=11, idle_s=17, steal_s=2, scale=3)

@@ -22,41 +22,21 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def number_of(path: Path) -> str:
-    device = path.stat().st_dev
-    return f"{os.major(device)}:{os.minor(device)}"
+def mounts(root: Path, line: str) -> Path:
+    """Return a ``proc`` in which this line, whose mount has the id 1, is the mount of every path."""
+    ids = {f"self/fdinfo/{descriptor}": "mnt_id:\t1" for descriptor in range(100)}
+    return tree(root / "proc", {"self/mountinfo": f"{line}\n2 1 999:9 / / rw - xfs /dev/other rw", **ids})
 
 
-def mounts(root: Path, *lines: str) -> Path:
-    return tree(root / "proc", {"self/mountinfo": "\n".join(lines)})
-
-
-def test_the_mount_is_the_innermost_and_of_equal_ones_the_last(tmp_path: Path) -> None:
-    inner = tmp_path / "with space"
-    inner.mkdir()
-    here, escaped = number_of(tmp_path), str(inner).replace(" ", "\\040")
-    proc = mounts(
-        tmp_path,
-        f"1 0 {here} / / rw - ext4 /dev/root rw",
-        f"2 1 {here} / {escaped} rw - xfs /dev/below rw",
-        f"3 2 {here} / {escaped} rw,noatime shared:7 master:2 - xfs /dev/above rw,inode64",
-        f"4 1 {here} / {escaped}-other rw - xfs /dev/other rw",
-    )
-    mount = storage_device.mount_of(inner / "not" / "there" / "yet", proc=proc)
-    assert mount.source == "/dev/above"
-    assert storage_device.storage_facts(inner, proc=proc)["mount_options"] == "rw,noatime,inode64"
-    assert storage_device.mount_of(tmp_path, proc=proc).source == "/dev/root"
-
-
-def test_a_mount_hidden_below_another_device_is_not_taken(tmp_path: Path) -> None:
-    here = number_of(tmp_path)
-    proc = mounts(tmp_path, f"1 0 {here} / / rw - ext4 /dev/true rw", f"2 1 999:9 / {tmp_path} rw - xfs /dev/hidden rw")
-    assert storage_device.mount_of(tmp_path, proc=proc).source == "/dev/true"
+def test_what_does_not_exist_yet_will_lie_where_its_parent_is(tmp_path: Path) -> None:
+    assert storage_device.storage_facts(tmp_path / "not" / "there") == storage_device.storage_facts(tmp_path)
 
 
 def test_disks_are_found_through_encryption_raid_and_partitions(tmp_path: Path) -> None:
     here = "8:1"
-    proc = mounts(tmp_path, f"1 0 {here} / / ro,relatime - ext4 /dev/mapper/secret rw,errors=remount-ro")
+    proc = mounts(
+        tmp_path, f"1 0 {here} / / ro,relatime shared:7 master:2 - ext4 /dev/mapper/secret rw,errors=remount-ro"
+    )
     sys_ = tmp_path / "sys"
     devices = sys_ / "devices"
     for name, rotational in (("sda", 1), ("nvme0n1", 0)):

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.measure import file_systems, page_cache
-from bench.measure.file_systems import Mount, PageCount, block_device, mount_of
+from bench.measure import file_systems, mounts, page_cache
+from bench.measure.file_systems import PageCount, block_device
+from bench.measure.mounts import Mount, mount_of
 from bench.measure.page_cache import Brought, PageCache, PageCacheError, judge
 
 PAGE = mmap.PAGESIZE
@@ -101,7 +102,7 @@ def map_and_touch(path: str, ready, done) -> None:
 
 
 def on(type_: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_systems, "mount_of", lambda *_: Mount(type_, "somewhere", {}))
+    monkeypatch.setattr(mounts, "mount_of", lambda *_: Mount("0:9", type_, "somewhere", ()))
 
 
 def test_a_file_just_written_becomes_cold_and_is_then_read_from_storage(cache: PageCache, store: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_file_just_written_becomes_cold_and_is_then_read_from_storage(cache: P
     assert (found.size_bytes, found.page_count, found.resident_pages) == (SIZE, 2001, 2001)
     assert found.dirty_pages in ({"cachestat": range(1, 2002), "mincore": [None]}[cache.probe])
     assert cache.bring("cold") == Brought("cold", "verified", 0.0, None, page_cache.METADATA_STAYS)
-    assert cache.residency().resident_bytes == 0
+    assert cache.residency().resident_pages == 0
     assert read_from_storage(store / "file") >= SIZE
 
 
@@ -473,7 +474,10 @@ def test_a_mount_is_found_by_its_id(fake: Path) -> None:
     proc, _ = with_mount(
         fake, r"0:41 /a /a\040b rw shared:1 master:2 - overlay over\040lay rw,upperdir=/up\040per,xino=off"
     )
-    assert mount_of(fake, proc) == Mount("overlay", "over lay", {"rw": "", "upperdir": "/up per", "xino": "off"})
+    mount = mount_of(fake, proc)
+    options = ("rw", "upperdir=/up per", "xino=off")
+    assert mount == Mount("0:41", "overlay", "over lay", options)
+    assert (mount.option("upperdir"), mount.option("rw"), mount.option("ro")) == ("/up per", "", None)
     assert mount_of(fake, fake / "nowhere") is None
     assert mount_of(Path("/proc/self")).type == "proc"
 

@@ -33,7 +33,10 @@ def test_repeats_are_runs_of_their_own(bench, tmp_path: Path) -> None:
 def test_a_memory_limit_holds_or_is_refused_in_one_line(bench) -> None:
     result = bench(*RUN, "--backend", "toy", "--epochs", "1", "--memory-limit", "4G", "--json")
     if result.returncode == 0:
-        assert RunRecord.model_validate_json(result.stdout).spec.memory_limit_bytes == 4 * 2**30
+        record = RunRecord.model_validate_json(result.stdout)
+        assert record.spec.memory_limit_bytes == 4 * 2**30
+        peak_bytes = record.memory.limited_peak_bytes
+        assert peak_bytes is None or record.memory.anon_bytes < peak_bytes <= 4 * 2**30
     else:
         assert result.returncode == 1
         last = result.stderr.strip().splitlines()[-1]
