@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,8 +86,6 @@ def dataset_flags(command: Callable[..., None]) -> Callable[..., None]:
             used[name] = value
         command(**flags, dataset_options=used)
 
-    own = inspect.signature(command, eval_str=True)
-    kept = [parameter for parameter in own.parameters.values() if parameter.name != "dataset_options"]
     added = [
         _parameter(name, kind | None, None, typer.Option(metavar=metavar, help=text, show_default=False))
         for name, (kind, metavar, text) in DATASET_FLAGS.items()
@@ -112,6 +110,18 @@ def dataset_flags(command: Callable[..., None]) -> Callable[..., None]:
             ),
         )
     )
+    return taking(wrapper, command, {"dataset_options"}, added)
+
+
+def taking(
+    wrapper: Callable[..., None],
+    command: Callable[..., None],
+    received: Collection[str],
+    added: Iterable[inspect.Parameter],
+) -> Callable[..., None]:
+    """Give ``wrapper`` the signature of ``command``, with flags ``added`` in place of what it makes of them."""
+    own = inspect.signature(command, eval_str=True)
+    kept = [parameter for parameter in own.parameters.values() if parameter.name not in received]
     parameters = [*kept, *added]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,8 +26,13 @@ def require_writable(folder: Path) -> None:
         raise ResultsError(f"Cannot write records to {folder}: {error.strerror}. Choose another --results.") from error
     if not existing.is_dir():
         raise ResultsError(f"Cannot write records to {folder}: {existing} is not a folder. Choose another --results.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ResultsError(f"Cannot write records to {folder}: {existing} is read-only. Choose another --results.")
+    try:
+        # Tried, because permissions alone do not tell: procfs, a file system mounted read-only, a full disk.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        reason = f"{existing}: {error.strerror}"
+        raise ResultsError(f"Cannot write records to {folder}: {reason}. Choose another --results.") from error
 
 
 def run_name(record: RunRecord) -> str:

@@ -13,7 +13,7 @@ import typer
 from bench.attempt import Attempt
 from bench.commands.places import command_line
 from bench.contracts.errors import BenchError
-from bench.flags import Limit, Source, SplitName, Yes
+from bench.flags import Limit, Source, SplitName, Yes, taking
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -90,17 +90,12 @@ def work_flags(command: Callable[..., None]) -> Callable[..., None]:
         )
         command(**flags, work=work, attempt=attempt)
 
-    own = inspect.signature(command, eval_str=True)
-    kept = [parameter for parameter in own.parameters.values() if parameter.name not in {"work", "attempt"}]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(flags, name), annotation=annotation)
         for flags in (SpecFlags, AttemptFlags)
         for name, annotation in get_type_hints(flags, include_extras=True).items()
     ]
-    parameters = [*kept, *added]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapper
+    return taking(wrapper, command, {"work", "attempt"}, added)
 
 
 def size_bytes(text: str) -> int:
