@@ -25,7 +25,7 @@ bench-docs: .venv/.installed
 	$(BIN)/bench show $$(ls results/reference/*-cifar10-zarr-cnn-*.json | tail -n 1) --into README.md
 	$(BIN)/bench table --results results/reference --into README.md
 	$(BIN)/bench table --results results/reference --into results/README.md
-	for id in 20261121-193701-cifar10 20261121-185150-cifar10; do \
+	for id in 20261121-193701-cifar10 20261121-201841-cifar10; do \
 		$(BIN)/bench compare --recorded $$id --results results/reference/compare --anyway --into README.md || exit 1; done
 
 # What measuring costs, against a bare loop; fails above 1 % of an epoch.

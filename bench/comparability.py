@@ -14,6 +14,7 @@ OWN_FIELDS = ("backend", "options", "workers")
 """The fields of a spec in which cells usually differ, because they are what is compared."""
 
 _MACHINE = ("cpu", "cpu_count", "memory_bytes", "gpu", "system", "kernel", "store_file_system", "torch_threads")
+_HARNESS = ("bench", "freed_memory_kept")
 _KNOWN_BETTER = ("dataset", "source", "split", "device", "cache")
 """Fields of a spec that say what was asked for, where the record has what it was."""
 
@@ -65,7 +66,8 @@ def _values(name: str, found: Sequence[dict[str, str]]) -> tuple[str, ...]:
 
 
 def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
-    facts: dict[str, Any] = {name: record.environment[name] for name in _MACHINE if name in record.environment}
+    known = record.environment
+    facts: dict[str, Any] = {name: known[name] for name in (*_MACHINE, *_HARNESS) if name in known}
     facts |= _versions(record.environment)
     if record.data is not None:
         data = record.data

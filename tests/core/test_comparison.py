@@ -305,6 +305,8 @@ def altered(record: RunRecord, path: str, value: object) -> RunRecord:
         ("environment.gpu", "H200", "gpu"),
         ("environment.kernel", "1.0", "kernel"),
         ("environment.store_file_system", "nfs", "store file system"),
+        ("environment.bench", "0.0.1", "bench"),
+        ("environment.freed_memory_kept", False, "freed memory kept"),
         ("environment.python", "3.99", "python"),
         ("environment.libraries", {**TEMPLATE.environment["libraries"], "torch": "9"}, "version of torch"),
         ("data.digest", "f" * 32, "data"),
