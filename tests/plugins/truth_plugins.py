@@ -13,6 +13,7 @@ import mmap
 import multiprocessing
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -267,12 +268,14 @@ class TouchingBackend(TruthBackend):
 
 
 class ChildReader(ReadingReader):
-    """Once per epoch a child process reads another file of the store, and is waited for."""
+    """Once per epoch a child process reads another file of the store, or burns CPU time, and is waited for."""
 
     def act(self, indices: Indices) -> dict[str, object]:
         if 0 in indices:
-            command = ["dd", f"if={self.root / 'extra.bin'}", "of=/dev/null", "bs=64K"]
-            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            reads = ["dd", f"if={self.root / 'extra.bin'}", "of=/dev/null", "bs=64K"]
+            loop = f"import time\nwhile time.process_time() < {self.options.ms / 1e3}: pass"
+            burns = [sys.executable, "-S", "-c", loop]
+            subprocess.run(burns if self.options.how == "burn" else reads, check=True, stderr=subprocess.DEVNULL)
         return {}
 
 

@@ -29,3 +29,9 @@ def test_cpu_time_of_workers_is_counted(bench_environment, tmp_path_factory, kin
     idle, busy = (measured(*arguments, how="pread", ms=ms, side=8, count=BATCH * BATCHES) for ms in (0, BURN_MS))
     assert busy.true("cpu_s") == pytest.approx(BATCHES * BURN_MS / 1000, rel=0.05)
     assert reported_s(busy) - reported_s(idle) == pytest.approx(true_s(busy) - true_s(idle), rel=0.05)
+
+
+def test_cpu_time_of_a_child_that_came_and_went_is_counted_once(bench_environment, tmp_path_factory) -> None:
+    arguments = (bench_environment, tmp_path_factory, "truth-child", "--epochs", "1")
+    idle, busy = (measured(*arguments, how="burn", ms=ms, side=8, count=BATCH * BATCHES) for ms in (50, 2050))
+    assert reported_s(busy) - reported_s(idle) == pytest.approx(2.0, rel=0.05)
