@@ -17,7 +17,7 @@ from bench.contracts.reader import BatchReader, Indices, NaiveReader, PerProcess
 from bench.contracts.source import SampleBlock, Schema
 
 from . import npy
-from .store import gather
+from .mapped import MappedReader, Opened
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 class MemmapOptions(Options):
     """Options of the memmap backend."""
 
-    reader: Literal["library", "naive"] = Field(
-        "library", description="library: one np.take from the mapping per batch; naive: row by row"
+    reader: Literal["mapped", "library", "naive"] = Field(
+        "mapped",
+        description="mapped: one gather per batch from a mapping of the file; library: one index of NumPy's memmap per "
+        "batch; naive: row by row",
     )
 
 
@@ -45,7 +47,16 @@ class MemmapBackend(Backend[MemmapOptions]):
     def open(self, root: Path) -> BatchReader:
         """See Backend.open."""
         layout = npy.read_pair(root / "x.npy", root / "y.npy")
+        if self.options.reader == "mapped":
+            return MappedReader(
+                layout.shape[0], layout.shape[1:], layout.dtype, partial(_open_mapped, root), gathers=True
+            )
         return (_Naive if self.options.reader == "naive" else _Library)(root, layout)
+
+
+def _open_mapped(root: Path) -> Opened:
+    layout = npy.read_pair(root / "x.npy", root / "y.npy")
+    return Opened(npy.mapped_rows(root / "x.npy", layout), npy.load(root / "y.npy"))
 
 
 class _Arrays(NamedTuple):
@@ -66,8 +77,8 @@ class _Library(Reader):
 
     def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
         data = self._arrays()
-        gather(data.x, indices, x.numpy())
-        gather(data.y, indices, y.numpy())
+        x.numpy()[:] = data.x[indices]
+        y.numpy()[:] = data.y[indices]
 
 
 class _Naive(NaiveReader):

@@ -16,7 +16,7 @@ from bench.contracts.reader import BatchReader, Indices, NaiveReader, Reader
 from bench.contracts.source import SampleBlock, Schema
 
 from . import npy
-from .store import gather
+from .rows import Rows, row_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ class MemoryOptions(Options):
     """Options of the memory backend."""
 
     reader: Literal["library", "naive"] = Field(
-        "library", description="library: one np.take per batch; naive: one sample at a time"
+        "library", description="library: one gather per batch; naive: one sample at a time"
     )
 
 
@@ -56,6 +56,7 @@ class _Arrays:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.x, self.y = self._load()
+        self.rows = Rows(row_bytes(self.x))
 
     def _load(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
         npy.read_pair(self.root / "x.npy", self.root / "y.npy")
@@ -66,13 +67,15 @@ class _Arrays:
 
 
 class _Library(Reader):
+    gathers = True
+
     def __init__(self, root: Path) -> None:
         self._data = _Arrays(root)
         super().__init__(len(self._data.y), self._data.x.shape[1:], self._data.x.dtype)
 
     def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
-        gather(self._data.x, indices, x.numpy())
-        gather(self._data.y, indices, y.numpy())
+        self._data.rows.gather(indices, row_bytes(x.numpy()))
+        np.take(self._data.y, indices, out=y.numpy(), mode="clip")
 
 
 class _Naive(NaiveReader):

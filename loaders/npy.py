@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bench.contracts.source import SampleBlock, Schema
 
+from .rows import MappedRows, Pieces
 from .store import checked_blocks, damaged
 
 
@@ -77,3 +78,9 @@ def load(path: Path) -> NDArray[Any]:
     if array.nbytes != layout.size:
         raise damaged(path, f"only {array.nbytes} of {layout.size} bytes could be read")
     return array.reshape(layout.shape)
+
+
+def mapped_rows(path: Path, layout: NpyLayout) -> MappedRows:
+    """Map a whole array, whose first axis counts the rows. Raises BackendError."""
+    count = layout.shape[0]
+    return MappedRows(Pieces.contiguous(path, layout.offset, count), count, layout.size // max(1, count))

@@ -9,7 +9,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,15 @@ class BatchReader(Protocol):
 
 
 class Reader(ABC):
-    """Base of a reader that fills one buffer per batch; a subclass writes ``read_into``."""
+    """Base of a reader that fills one buffer per batch; a subclass writes ``read_into``.
+
+    As a torch data set it also takes an array or tensor of indices for an index, and returns a batch for it: what
+    torch's DataLoader with ``batch_size=None`` and a sampler of such arrays asks for.
+    """
+
+    gathers: bool = False
+    """Whether a batch is merely copied from memory, so that handing it over costs as much as reading it: workers then
+    hand over several at a time."""
 
     def __init__(self, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.count = count
@@ -58,11 +66,24 @@ class Reader(ABC):
         C-contiguous, on the CPU, and keep no promise about what they held before.
         """
 
+    def begin(self, order: Indices) -> None:  # noqa: B027  # most have nothing to prepare
+        """Take note that an epoch begins, and in which order its samples will be asked for.
+
+        Called in the training process, inside of the epoch; what takes long belongs into a thread.
+        """
+
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        x, y = self.__getitems__([index])
+    @overload
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]: ...
+    @overload
+    def __getitem__(self, index: Indices | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def __getitem__(self, index: int | Indices | torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Return one sample, or a batch for an array or tensor ``(n,)`` of indices."""
+        if getattr(index, "ndim", 0):
+            return self.__getitems__(np.asarray(index))
+        x, y = self.__getitems__([int(index)])
         return x[0], int(y[0])
 
     def __getitems__(self, indices: Sequence[int] | Indices) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,9 +107,12 @@ class NaiveReader(Reader):
     def read_one(self, index: int) -> tuple[NDArray[Any], int]:
         """Return one sample as a C-contiguous array that the caller may keep and change."""
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, index: Any) -> tuple[torch.Tensor, Any]:
+        """See Reader."""
         import torch
 
+        if getattr(index, "ndim", 0):
+            return self.__getitems__(np.asarray(index))
         checked_indices([index], self.count)
         x, y = self.read_one(int(index))
         return torch.from_numpy(x), y
@@ -149,8 +173,9 @@ class PerProcess(Generic[T]):
 
 def checked_indices(indices: Sequence[int] | Indices, count: int) -> Indices:
     """Return ``indices`` as an int64 array; raises IndexError unless all lie in ``[0, count)``."""
-    wanted = np.asarray(indices, dtype=np.int64)
-    if len(wanted) and (wanted.min() < 0 or wanted.max() >= count):
+    wanted = np.ascontiguousarray(indices, dtype=np.int64)
+    # One pass: what is negative is very large without its sign.
+    if len(wanted) and wanted.view(np.uint64).max() >= count:
         bad = wanted[(wanted < 0) | (wanted >= count)][0]
         raise IndexError(f"index {bad} is outside a store of {count} samples")
     return wanted
