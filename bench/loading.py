@@ -23,6 +23,7 @@ from bench.child import Failure, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
 from bench.measure.heap import keep_freed_memory
+from bench.order import batch_indices
 from bench.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -53,17 +54,6 @@ class Loader(Protocol):
 
     def close(self) -> None:
         """End all workers."""
-
-
-def batch_indices(spec: RunSpec, count: int, epoch: int, batches: int | None = None) -> list[Indices]:
-    """Return the sample indices of each batch of an epoch, or of its first ``batches``; the last one may be smaller.
-
-    A full shuffle is a uniform permutation by NumPy's PCG64 seeded with (seed, epoch).
-    """
-    shuffled = spec.shuffle == "full"
-    order = np.random.default_rng([spec.seed, epoch]).permutation(count) if shuffled else np.arange(count)
-    starts = range(0, count, spec.batch_size)[:batches]
-    return [order[start : start + spec.batch_size] for start in starts]
 
 
 def make_loader(reader: BatchReader, spec: RunSpec, *, pin: bool) -> Loader:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import digest, loading
+from bench import digest, loading, order
 from bench.child import Link, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
@@ -281,7 +281,7 @@ def _check_delivery(
 
     Batches for the ceiling are taken from the same epoch.
     """
-    plan = loading.batch_indices(spec, count, spec.epochs, max(CHECKED_BATCHES, resident.limit))
+    plan = order.batch_indices(spec, count, spec.epochs, max(CHECKED_BATCHES, resident.limit))
     checked = 0
     delivered = loader.epoch(spec.epochs, len(plan))
     for number, (indices, (x, y)) in enumerate(zip(plan, delivered, strict=True)):

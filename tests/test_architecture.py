@@ -29,6 +29,7 @@ LAYERS = [
         "bench.measure",
     ],
     ["bench.spec"],
+    ["bench.order"],
     ["bench.store", "bench.verification", "bench.loading", "bench.record"],
     ["bench.truth", "bench.attempt"],
     [
