@@ -249,6 +249,20 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("prepare_s", "preparation", "s", "lower", _one(lambda r: r.store.prepare_s if r.store else None)),
         Metric(
+            "displacement",
+            "mean displacement of samples",
+            "of a uniform shuffle",
+            "neither",
+            _one(lambda r: r.order.mean_displacement if r.order else None),
+        ),
+        Metric(
+            "class_mixing",
+            "variation of classes between batches",
+            "of a uniform shuffle",
+            "neither",
+            _one(lambda r: r.order.class_mixing if r.order else None),
+        ),
+        Metric(
             "accuracy",
             "training accuracy, last epoch",
             "%",

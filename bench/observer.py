@@ -22,7 +22,7 @@ from bench.measure.memory import Pss, oom_kills
 from bench.measure.page_cache import Brought, PageCache
 from bench.measure.probes import Counters
 from bench.measure.sampler import Sampled, Sampler
-from bench.record import EpochInfo, ErrorInfo, GpuInfo, Phase, Status
+from bench.record import EpochInfo, ErrorInfo, GpuInfo, OrderInfo, Phase, Status
 
 
 class RunProgress(Progress, Protocol):
@@ -51,8 +51,10 @@ class Findings:
     trace: str | None = None
     environment: dict[str, Any] = field(default_factory=environment.machine)
     device: str | None = None
+    reader: dict[str, Any] = field(default_factory=dict)
     epochs: list[EpochInfo] = field(default_factory=list)
     ideal: EpochInfo | None = None
+    order: OrderInfo | None = None
     checked_samples: int | None = None
     baseline_pss_bytes: int | None = None
     sampled: Sampled | None = None
@@ -192,6 +194,9 @@ class _Observer:
             self._shown = None
         elif phase == "ideal":
             self._begin("the ceiling: training from memory", self._samples)
+        elif phase == "order":
+            self._progress.finish()
+            self._begin("reading the labels, once for a store", self._samples)
 
     def _begin(self, label: str, samples: int) -> None:
         self._shown = self._done
@@ -237,6 +242,12 @@ class _Observer:
 
     def _on_ideal(self, info: EpochInfo) -> None:
         self._found.ideal = info
+
+    def _on_reader(self, facts: dict[str, Any]) -> None:
+        self._found.reader = facts
+
+    def _on_order(self, info: OrderInfo) -> None:
+        self._found.order = info
 
     def _on_checked(self, samples: int) -> None:
         # Peaks are those of the epochs: checking and the ceiling hold data of their own.

@@ -3,6 +3,7 @@
 Schema history:
 1  first version.
 2  repeats and campaigns; state of the page cache, ceiling, parts of the start-up, sampler, last lines of an error.
+   Later on the block shuffle and how well samples were shuffled.
    All new fields have defaults, so that older records load as they are.
 """
 
@@ -17,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Origin, Split
 from bench.measure.page_cache import Achieved, CacheState
-from bench.spec import RunSpec
+from bench.spec import RunSpec, Shuffle
 
 SCHEMA_VERSION = 2
 
 Status = Literal["ok", "failed", "unsupported", "interrupted"]
-Phase = Literal["prepare", "cache", "start", "open", "train", "check", "ideal"]
+Phase = Literal["prepare", "cache", "start", "open", "train", "check", "ideal", "order"]
 
 
 class RecordError(BenchError):
@@ -263,6 +264,21 @@ class GpuInfo(_Part):
     """Whether other processes used the device, too."""
 
 
+class OrderInfo(_Part):
+    """The order of samples and, of epoch 0, how well it shuffled them, relative to a uniform shuffle.
+
+    ``block_samples`` and ``buffer_blocks`` are those of a block shuffle. ``mean_displacement``: 0 is the stored order,
+    1 a uniform shuffle. ``class_mixing``: 1 is a uniform shuffle, more means that the classes of batches vary more, up
+    to about the batch size. :mod:`bench.order` defines both; None where there is nothing to shuffle or to mix.
+    """
+
+    kind: Shuffle
+    block_samples: int | None = None
+    buffer_blocks: int | None = None
+    mean_displacement: float | None
+    class_mixing: float | None
+
+
 class CampaignInfo(_Part):
     """Where a run stands in a comparison of randomised blocks."""
 
@@ -290,12 +306,16 @@ class RunRecord(_Part):
     data: DataInfo | None = None
     store: StoreInfo | None = None
     device: str | None = None
+    reader: dict[str, Any] = {}
+    """What the reader tells of how it reads: a decoder, a mode, where copies are made."""
+
     repeat: int = 0
     """Which of several equal runs, each in a process of its own, counted from 0."""
 
     campaign: CampaignInfo | None = None
     open_s: float | None = None
     ideal: EpochInfo | None = None
+    order: OrderInfo | None = None
     epochs: list[EpochInfo] = []
     cache: CacheInfo = CacheInfo()
     memory: MemoryInfo = MemoryInfo()

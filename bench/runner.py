@@ -65,9 +65,9 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
     started_at = datetime.now(UTC).isoformat(timespec="microseconds")
     found = Findings()
     store: Store | None = None
-    _require_device(spec)
     try:
-        _require_workers(spec)
+        _require_backend(spec)
+        _require_device(spec)
         store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=attempt.repair)
         _require_batch(spec, store)
         _require_image(spec, store)
@@ -91,8 +91,12 @@ def _require_device(spec: RunSpec) -> None:
         resolve_device(spec.device)
 
 
-def _require_workers(spec: RunSpec) -> None:
-    able = spec.open_backend().capabilities
+def _require_backend(spec: RunSpec) -> None:
+    backend = spec.open_backend()
+    reason = backend.unsupported_device(spec.device)
+    if reason is not None:
+        raise UnsupportedError(f"{spec.backend}: {reason}")
+    able = backend.capabilities
     possible = able.thread_workers if spec.worker_kind == "thread" else able.process_workers
     if spec.workers and not possible:
         raise UnsupportedError(
@@ -149,10 +153,12 @@ def _record(spec: RunSpec, started_at: str, attempt: Attempt, found: Findings, s
         data=_data_info(found, store) if store else None,
         store=_store_info(spec, store) if store else None,
         device=found.device,
+        reader=found.reader,
         repeat=attempt.repeat,
         campaign=attempt.campaign,
         open_s=found.epochs[0].open_s if found.epochs else None,
         ideal=found.ideal,
+        order=found.order,
         epochs=found.epochs,
         cache=_cache_info(spec, found, store),
         memory=_memory_info(found, store),

@@ -18,8 +18,14 @@ from bench.contracts.options import Options
 from bench.contracts.source import DataSource, OwnData, SourceRequest, Split
 from bench.measure.page_cache import CacheState
 
+Shuffle = Literal["full", "block", "none"]
+
 NO_MODEL = "none"
-_ADDED = ("dataset_options", "cache", "memory_limit_bytes", "drop_caches")
+BLOCK_SAMPLES = 256
+BUFFER_BLOCKS = 16
+"""What a block shuffle has where nothing is said: a buffer of 4,096 samples."""
+
+_ADDED = ("dataset_options", "cache", "memory_limit_bytes", "drop_caches", "block_samples", "buffer_blocks")
 """Fields that later versions added: at their defaults they are no part of a run's identity."""
 
 
@@ -120,7 +126,13 @@ class RunSpec(StoreSpec):
     start_method: Literal["fork", "forkserver", "spawn"] = "fork"
     device: str = "auto"
     seed: int = Field(0, ge=0, lt=2**63)
-    shuffle: Literal["full", "none"] = "full"
+    shuffle: Shuffle = "full"
+    block_samples: int | None = Field(None, ge=1)
+    """Consecutive samples that a block shuffle keeps in one buffer; None for any other shuffle."""
+
+    buffer_blocks: int | None = Field(None, ge=1)
+    """Blocks whose samples a block shuffle shuffles together; None for any other shuffle."""
+
     amp: bool = False
     deterministic: bool = False
     cache: CacheState = "as-is"
@@ -135,6 +147,21 @@ class RunSpec(StoreSpec):
         if value in {"auto", "cpu", "cuda"} or (kind == "cuda" and number.isdecimal()):
             return value
         raise ValueError("must be auto, cpu, cuda or cuda:N")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_blocks(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("shuffle") != "block":
+            return values
+        given = {key: value for key, value in values.items() if value is not None}
+        return {**values, "block_samples": BLOCK_SAMPLES, "buffer_blocks": BUFFER_BLOCKS, **given}
+
+    @model_validator(mode="after")
+    def _blocks_have_a_use(self) -> RunSpec:
+        for name in ("block_samples", "buffer_blocks"):
+            if self.shuffle != "block" and getattr(self, name) is not None:
+                raise ValueError(f"{_flag(name)} goes with --shuffle block alone")
+        return self
 
     @model_validator(mode="after")
     def _batch_fits(self) -> RunSpec:

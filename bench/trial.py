@@ -21,11 +21,11 @@ from torch import Tensor
 from bench import digest, loading, order
 from bench.child import Link, failure_of
 from bench.contracts.errors import BenchError
-from bench.contracts.reader import BatchReader, Indices
+from bench.contracts.reader import BatchReader, DeviceReader, Indices, Reader
 from bench.job import Job
 from bench.measure import disturbance, environment, gpu, heap, probes, storage_device
 from bench.measure.clock import PhaseClock, make_clock
-from bench.record import EpochInfo, GpuInfo, IoInfo, Phase, ProcessInfo
+from bench.record import EpochInfo, GpuInfo, IoInfo, OrderInfo, Phase, ProcessInfo
 from bench.registry import model_builder
 from bench.spec import NO_MODEL, RunSpec
 from bench.training import EpochResult, Trainer, resolve_device
@@ -90,6 +90,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
             if opened is None:
                 yield "open"
                 opened = _open(job, device, stack)
+                link.tell("reader", opened.reader.facts() if isinstance(opened.reader, Reader) else {})
             yield "train"
             if not _is_warmup(spec, epoch) and (epoch == 0 or _is_warmup(spec, epoch - 1)):
                 link.ask("gpu-window", "begin")
@@ -126,6 +127,9 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
         if job.trains_ceiling:
             yield "ideal"
             link.tell("ideal", _ideal(job, trainer, resident, clock, count, batch_done))
+        yield "order"
+        labels = order.stored_labels(opened.reader, job.hashes_path, spec.batch_size, batch_done)
+        link.tell("order", _order_info(spec, labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +146,11 @@ def _open(job: Job, device: torch.device, stack: ExitStack) -> _Opened:
     before = probes.snapshot_before()
     started = time.perf_counter()
     reader = job.spec.open_backend().open(job.root)
+    if device.type == "cuda" and isinstance(reader, DeviceReader):
+        reader.open_device(device)
     open_s = time.perf_counter() - started
     used = probes.used_between(before, probes.snapshot_after())
-    loader = loading.make_loader(reader, job.spec, pin=device.type == "cuda")
+    loader = loading.make_loader(reader, job.spec, device)
     stack.callback(loader.close)
     started = time.perf_counter()
     loader.start()
@@ -201,6 +207,17 @@ def _ideal(
         if sum(info.epoch_s for info in infos) >= IDEAL_S:
             break
     return sorted(infos, key=lambda info: info.epoch_s)[len(infos) // 2]
+
+
+def _order_info(spec: RunSpec, labels: order.Labels) -> OrderInfo:
+    first = order.epoch_order(spec, len(labels), 0)
+    return OrderInfo(
+        kind=spec.shuffle,
+        block_samples=spec.block_samples,
+        buffer_blocks=spec.buffer_blocks,
+        mean_displacement=order.mean_displacement(first),
+        class_mixing=order.class_mixing(first, labels, spec.batch_size),
+    )
 
 
 def _is_warmup(spec: RunSpec, epoch: int) -> bool:
@@ -292,7 +309,7 @@ def _check_delivery(
 
 
 def _require_equal(spec: RunSpec, indices: Indices, batch: loading.Batch, hashes: digest.Hashes) -> int:
-    x, y = batch[0].numpy(), batch[1].numpy()
+    x, y = batch[0].cpu().numpy(), batch[1].cpu().numpy()
     count = min(len(x), len(y), len(indices))
     found = digest.sample_hashes(indices[:count], x[:count], y[:count])
     wrong = np.flatnonzero(found != hashes[indices[:count]])

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from bench.contracts.backend import BackendError
+from bench.contracts.source import SampleBlock, Schema
+from bench.loaders.cupy_ import CupyBackend, CupyOptions
+from bench.loaders.cupy_device import CudaDevice
 from bench.measure.clock import CudaClock
 from bench.record import RunRecord
 from bench.training import Trainer
@@ -69,3 +77,106 @@ def test_amp_and_deterministic_run_on_the_gpu(bench) -> None:
         assert result.returncode == 0, result.stderr
         losses.append([epoch.batch_loss for epoch in RunRecord.model_validate_json(result.stdout).epochs])
     assert losses[0] == losses[1]
+
+
+# The backend cupy
+
+CUDA = torch.device("cuda", 0)
+PHOTOS = 5_000
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
+    root = tmp_path_factory.mktemp("cupy")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (PHOTOS, 3, 32, 32), dtype=np.uint8)
+    y = rng.integers(0, 10, PHOTOS)
+    schema = Schema("photos", "train", PHOTOS, (3, 32, 32), "uint8", tuple("abcdefghij"), "none", "local")
+    CupyBackend(CupyOptions()).write([SampleBlock(x, y)], schema, root)
+    return root, x, y
+
+
+@pytest.fixture(params=["resident", "mapped", "staged", "gds", "auto"])
+def reader(request: pytest.FixtureRequest, photos: tuple[Path, np.ndarray, np.ndarray]) -> Iterator[Any]:
+    pytest.importorskip("cupy")
+    if request.param == "gds":
+        pytest.importorskip("kvikio")
+    found = CupyBackend(CupyOptions(mode=request.param)).open(photos[0])
+    try:
+        found.open_device(CUDA)
+    except BackendError as error:
+        if request.param != "mapped" or "cannot be registered" not in str(error):
+            raise
+        pytest.skip(str(error))
+    yield found
+    found.close_device()
+
+
+def test_cupy_and_torch_share_memory_and_its_statistics() -> None:
+    pytest.importorskip("cupy")
+    before = torch.cuda.memory_allocated(CUDA)
+    device = CudaDevice(CUDA)
+    with device.on(device.current_stream()):
+        array = device.empty((1000, 3072), np.uint8)
+    assert torch.cuda.memory_allocated(CUDA) - before >= array.nbytes
+    tensor = device.tensor(array)
+    assert tensor.data_ptr() == array.data.ptr
+    tensor.fill_(7)
+    torch.cuda.synchronize()
+    assert int(array.min()) == int(array.max()) == 7
+    del array, tensor
+    assert torch.cuda.memory_allocated(CUDA) == before
+
+
+def test_every_mode_delivers_the_bytes_of_the_store(reader: Any, photos: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    _, x, y = photos
+    for epoch in range(2):
+        order = np.random.default_rng(epoch).permutation(PHOTOS)
+        batches = [order[start : start + 256] for start in range(0, PHOTOS, 256)]
+        for indices, (x_device, y_device) in zip(batches, reader.device_batches(iter(batches), CUDA), strict=True):
+            assert x_device.device == CUDA
+            assert x_device.is_contiguous()
+            np.testing.assert_array_equal(x_device.cpu().numpy(), x[indices])
+            np.testing.assert_array_equal(y_device.cpu().numpy(), y[indices])
+
+
+def test_ten_thousand_batches_on_two_streams_are_whole(
+    reader: Any, photos: tuple[Path, np.ndarray, np.ndarray]
+) -> None:
+    _, x, y = photos
+    count, batch = 10_000, 64
+    weights = torch.randint(1, 1000, (batch, 3072), device=CUDA)
+    truth_x = torch.from_numpy(x).to(CUDA).reshape(PHOTOS, -1)
+    truth_y = torch.from_numpy(y).to(CUDA)
+    order = np.random.default_rng(1).integers(0, PHOTOS, (count, batch))
+    found, expected = torch.zeros(2, count, 2, dtype=torch.int64, device=CUDA)
+    busy = torch.ones(1024, 1024, device=CUDA)
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream(CUDA), torch.cuda.Stream(CUDA)]
+    batches = reader.device_batches(iter(order), CUDA)
+    for number in range(count):
+        with torch.cuda.stream(streams[number % 2]):
+            x_device, y_device = next(batches)
+            if number % 7 == 0:
+                # The consumer falls behind: now a slot could be overwritten too early.
+                torch.mm(busy, busy)
+            found[number, 0] = (x_device.reshape(batch, -1) * weights).sum()
+            found[number, 1] = (y_device * weights[:, 0]).sum()
+    batches.close()
+    torch.cuda.synchronize()
+    for number in range(count):
+        indices = torch.from_numpy(order[number]).to(CUDA)
+        expected[number, 0] = (truth_x[indices] * weights).sum()
+        expected[number, 1] = (truth_y[indices] * weights[:, 0]).sum()
+    assert torch.equal(found, expected)
+
+
+def test_facts_tell_what_was_opened(reader: Any) -> None:
+    facts = reader.facts()
+    size = PHOTOS * (3072 + 8)
+    assert facts["set_bytes"] == size
+    assert facts["load_s"] > 0
+    assert facts["chosen"] == ("resident" if facts["mode"] == "auto" else facts["mode"])
+    assert facts["resident_bytes"] == {"resident": size, "staged": 0}.get(facts["chosen"], 8 * PHOTOS)
+    if facts["chosen"] == "gds":
+        assert facts["copied"] == facts["kvikio"]["path"]

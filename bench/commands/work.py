@@ -35,7 +35,23 @@ class SpecFlags:
     ] = "fork"
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to train.")] = "auto"
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of samples.")] = 0
-    shuffle: Annotated[Literal["full", "none"], typer.Option(help="Order of samples.")] = "full"
+    shuffle: Annotated[
+        Literal["full", "block", "none"],
+        typer.Option(
+            help="Order of samples. full: a uniform permutation. block: blocks of consecutive samples in random order, "
+            "samples shuffled within a buffer of some blocks, as suits chunks. none: as stored."
+        ),
+    ] = "full"
+    block_samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="With --shuffle block: samples per block; 256 if not given.", show_default=False
+        ),
+    ] = None
+    buffer_blocks: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="With --shuffle block: blocks per buffer; 16 if not given.", show_default=False),
+    ] = None
     amp: Annotated[bool, typer.Option("--amp", help="Train in bfloat16 where that is safe (autocast).")] = False
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Deterministic algorithms: equal losses for every backend.")

@@ -59,6 +59,13 @@ class Backend(ABC, Generic[OptionsT]):
         """Say in one sentence why samples of this schema cannot be stored, or return None."""
         return None
 
+    def unsupported_device(self, device: str) -> str | None:  # noqa: ARG002  # for subclasses
+        """Say in one sentence why a run on ``device`` (auto, cpu, cuda or cuda:N) cannot be fed here, or return None.
+
+        A store can be written and verified all the same.
+        """
+        return None
+
     def resolved(self, schema: Schema) -> Options:  # noqa: ARG002  # for subclasses
         """Return the options with every default that depends on the data filled in, for the record."""
         return self.options

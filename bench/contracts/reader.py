@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
@@ -42,6 +42,35 @@ class BatchReader(Protocol):
         """
 
 
+@runtime_checkable
+class DeviceReader(Protocol):
+    """A reader that can also deliver batches that are on a CUDA device already; optional.
+
+    Used in the training process alone, from one thread, and never across a fork.
+    """
+
+    def open_device(self, device: torch.device) -> None:
+        """Put on the device, or make reachable for it, what batches need; returns when that is done.
+
+        Belongs to opening the store. Raises BackendError where it is not possible.
+        """
+
+    def device_batches(
+        self, order_batches: Iterator[Indices], device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield ``(x, y)`` as ``__getitems__`` returns them, on the device, for each array of indices.
+
+        A batch is valid on torch's stream that is current when it is asked for, until the next one is asked for; it
+        must not be kept longer. No array of indices may be longer than the first. Raises IndexError, BackendError.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was opened and how, for the record: values that JSON can hold."""
+
+    def close_device(self) -> None:
+        """Give back what ``open_device`` took. Batches that were delivered are no longer valid."""
+
+
 class Reader(ABC):
     """Base of a reader that fills one buffer per batch; a subclass writes ``read_into``.
 
@@ -66,10 +95,14 @@ class Reader(ABC):
         C-contiguous, on the CPU, and keep no promise about what they held before.
         """
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is worth knowing of how this reads, for the record: values that JSON can hold."""
+        return {}
+
     def begin(self, order: Indices) -> None:  # noqa: B027  # most have nothing to prepare
         """Take note that an epoch begins, and in which order its samples will be asked for.
 
-        Called in the training process, inside of the epoch; what takes long belongs into a thread.
+        Called in each process that reads, inside of the epoch; what takes long belongs into a thread.
         """
 
     def __len__(self) -> int:

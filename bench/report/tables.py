@@ -54,6 +54,8 @@ RUN_METRICS = (
     "files",
     "decode_s",
     "prepare_s",
+    "displacement",
+    "class_mixing",
     "loss",
     "accuracy",
 )
@@ -86,16 +88,30 @@ class Table:
 
 
 def run_label(record: RunRecord) -> str:
-    """Return a backend with its reader, and its other options where they are not the only ones possible."""
+    """Return a backend with its reader and, unless that is full, the shuffle: fit for a sentence of its own."""
+    order = shuffle_text(record)
+    return _backend_label(record) + (f" ({order})" if order else "")
+
+
+def _backend_label(record: RunRecord) -> str:
     reader = record.spec.options.get("reader")
     return record.spec.backend + (f"[{reader}]" if reader else "")
 
 
+def shuffle_text(record: RunRecord) -> str:
+    """Return the order of samples in short; nothing for a full shuffle."""
+    spec = record.spec
+    if spec.shuffle == "block":
+        return f"block shuffle {spec.block_samples} x {spec.buffer_blocks}"
+    return "no shuffle" if spec.shuffle == "none" else ""
+
+
 def data_label(record: RunRecord, shown: Collection[str] = ()) -> str:
-    """Return the data set with where its bytes come from, and those of its options that are to be shown."""
+    """Return the data set with where its bytes come from, its options that are to be shown, and a shuffle not full."""
     origin = record.data.origin if record.data else "unknown"
     chosen = "".join(f" {key}={value}" for key, value in record.spec.dataset_options.items() if key in shown)
-    return f"{record.spec.dataset}{chosen} ({origin})"
+    order = shuffle_text(record)
+    return f"{record.spec.dataset}{chosen} ({origin})" + (f", {order}" if order else "")
 
 
 def sample_text(record: RunRecord) -> str:
@@ -130,12 +146,11 @@ def options_text(record: RunRecord) -> str:
 
 
 def work_text(record: RunRecord) -> str:
-    """Return what decides whether two runs did the same work, in short."""
+    """Return what decides, beside data and order, whether two runs did the same work, in short."""
     spec = record.spec
     workers = f"{spec.workers} {spec.worker_kind} workers" if spec.workers else "no workers"
     parts = [f"{record.data.count:,} samples" if record.data else "", f"batch {spec.batch_size}", workers]
     parts += [_epochs_text(record), record.device or spec.device]
-    parts += [f"shuffle {spec.shuffle}"] if spec.shuffle != "full" else []
     parts += [name for name in ("amp", "deterministic") if getattr(spec, name)]
     return ", ".join(part for part in parts if part)
 
@@ -201,7 +216,7 @@ def _expected(key: str, record: RunRecord) -> bool:
         return record.gpu is not None
     if key in {"loss", "accuracy", "ideal_s", "over_ceiling"}:
         return record.spec.model != NO_MODEL
-    return key not in {"decode_s", "worker_start_ms"}
+    return key not in {"decode_s", "worker_start_ms", "displacement", "class_mixing"}
 
 
 _OF_GPU = {METRICS[key].of for key in RUN_METRICS if key.startswith(("vram_", "gpu_"))}
@@ -222,7 +237,7 @@ def _title(record: RunRecord) -> str:
     work = "loading alone" if spec.model == "none" else f"training {spec.model}"
     workers = f", {spec.workers} {spec.worker_kind} workers" if spec.workers else ", no workers"
     count = f"{record.data.count:,} samples" if record.data else "no samples"
-    return f"{run_label(record)} on {data_label(record)}: {work}, {count}, batch {spec.batch_size}{workers}"
+    return f"{_backend_label(record)} on {data_label(record)}: {work}, {count}, batch {spec.batch_size}{workers}"
 
 
 def comparison_table(records: Sequence[RunRecord]) -> Table:
@@ -237,7 +252,7 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
         [
             data_label(group[0], shown[group[0].spec.dataset]),
             group[0].spec.model,
-            run_label(group[0]),
+            _backend_label(group[0]),
             options_text(group[0]),
             cache_text(group[0]),
             _runs_text(group),
@@ -286,7 +301,7 @@ def _cell(metric: Metric, group: Sequence[RunRecord]) -> str:
 def runs_table(names: Sequence[str], records: Sequence[RunRecord]) -> Table:
     """Return a short line for each run, for finding one."""
     rows = [
-        [name, data_label(r), r.spec.model, run_label(r), cache_text(r), r.status, METRICS["epoch_s"].text([r])]
+        [name, data_label(r), r.spec.model, _backend_label(r), cache_text(r), r.status, METRICS["epoch_s"].text([r])]
         for name, r in zip(names, records, strict=True)
     ]
     columns = ["run", "data set", "model", "backend", "cache", "status", "epoch, s"]

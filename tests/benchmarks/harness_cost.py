@@ -21,9 +21,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from bench import loading
+from bench import loading, order
+from bench.contracts.reader import Indices, Reader
 from bench.measure import probes
 from bench.measure.clock import make_clock
 from bench.measure.sampler import Sampler
@@ -36,20 +38,16 @@ BATCH_S = 0.005
 LIMIT = 0.01
 
 
-class Busy:
+class Busy(Reader):
     """A reader whose batches take a fixed time."""
 
     def __init__(self) -> None:
-        self._batch = torch.zeros(BATCH_SIZE, 3, 32, 32, dtype=torch.uint8), torch.zeros(BATCH_SIZE, dtype=torch.int64)
+        super().__init__(BATCHES * BATCH_SIZE, (3, 32, 32), np.dtype(np.uint8))
 
-    def __len__(self) -> int:
-        return BATCHES * BATCH_SIZE
-
-    def __getitems__(self, indices: loading.Indices) -> loading.Batch:
+    def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:  # nothing is read
         until = time.perf_counter() + BATCH_S
         while time.perf_counter() < until:
             pass
-        return self._batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +81,11 @@ def median_s(ends_at: list[float]) -> float:
 
 def bare(reader: Busy, spec: RunSpec) -> list[float]:
     """Run a plain loop over the batches."""
+    x = torch.zeros(BATCH_SIZE, 3, 32, 32, dtype=torch.uint8)
+    y = torch.zeros(BATCH_SIZE, dtype=torch.int64)
     ends_at = []
-    for indices in loading.batch_indices(spec, len(reader), 0):
-        reader.__getitems__(indices)
+    for indices in order.batch_indices(spec, len(reader), 0):
+        reader.read_into(indices, x, y)
         ends_at.append(time.perf_counter())
     return ends_at
 
@@ -94,7 +94,7 @@ def measured(reader: Busy, spec: RunSpec) -> tuple[list[float], float]:
     """Run a measured epoch; return when its batches ended, and the share of a core that the sampler took."""
     device = torch.device("cpu")
     trainer, clock = Trainer(None, device, amp=False), make_clock(device)
-    loader = loading.make_loader(reader, spec, pin=False)
+    loader = loading.make_loader(reader, spec)
     done = multiprocessing.get_context("spawn").RawValue("q", 0)
 
     ends_at = []

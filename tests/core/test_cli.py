@@ -85,10 +85,12 @@ def test_waiting_for_a_slow_store_is_reported_as_waiting(bench) -> None:
     assert "no-repeats" in {warning.kind for warning in record.warnings}
 
 
-def test_the_same_seed_gives_the_same_losses_across_backends_and_runs(bench) -> None:
+@pytest.mark.parametrize("shuffle", [("full",), ("block", "--block-samples", "40", "--buffer-blocks", "3")], ids=str)
+def test_the_same_seed_gives_the_same_losses_across_backends_and_runs(bench, shuffle: tuple[str, ...]) -> None:
     found = []
     for backend in ("toy", "memmap"):
-        result = bench(*RUN, "--backend", backend, "--deterministic", "--json", "--epochs", "2")
+        order = ("--shuffle", *shuffle)
+        result = bench(*RUN, *order, "--backend", backend, "--deterministic", "--json", "--epochs", "2")
         found.append([epoch.batch_loss for epoch in RunRecord.model_validate_json(result.stdout).epochs])
     assert found[0] == found[1]
 

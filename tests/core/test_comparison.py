@@ -321,6 +321,8 @@ def altered(record: RunRecord, path: str, value: object) -> RunRecord:
         ("spec.worker_kind", "thread", "worker kind"),
         ("spec.epochs", 9, "epochs"),
         ("spec.shuffle", "none", "shuffle"),
+        ("spec.block_samples", 512, "block samples"),
+        ("spec.buffer_blocks", 4, "buffer blocks"),
         ("spec.amp", True, "amp"),
         ("spec.deterministic", True, "deterministic"),
         ("spec.seed", 9, "seed"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 import toy_plugins
 
-from bench import loading
+from bench import loading, order
 from bench.contracts.backend import BackendError
 from bench.contracts.reader import Reader
 from bench.spec import RunSpec
@@ -50,31 +50,33 @@ KINDS = [
 
 
 def test_a_full_shuffle_is_a_permutation_of_its_own_per_epoch_and_seed() -> None:
-    orders = [np.concatenate(loading.batch_indices(spec(seed=seed), 300, epoch)) for seed in (0, 1) for epoch in (0, 1)]
-    for order in orders:
-        assert sorted(order) == list(range(300))
-    assert len({order.tobytes() for order in orders}) == 4
-    again = np.concatenate(loading.batch_indices(spec(seed=1), 300, 1))
+    orders = [np.concatenate(order.batch_indices(spec(seed=seed), 300, epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    for found in orders:
+        assert sorted(found) == list(range(300))
+    assert len({found.tobytes() for found in orders}) == 4
+    again = np.concatenate(order.batch_indices(spec(seed=1), 300, 1))
     assert np.array_equal(again, orders[3])
 
 
 def test_the_order_is_numpys_seeded_permutation() -> None:
-    batches = loading.batch_indices(spec(seed=5), 300, 2)
+    batches = order.batch_indices(spec(seed=5), 300, 2)
     assert np.array_equal(np.concatenate(batches), np.random.default_rng([5, 2]).permutation(300))
     assert [len(batch) for batch in batches] == [32] * 9 + [12]
 
 
 def test_no_shuffle_is_the_stored_order() -> None:
-    assert np.array_equal(np.concatenate(loading.batch_indices(spec(shuffle="none"), 300, 4)), np.arange(300))
+    assert np.array_equal(np.concatenate(order.batch_indices(spec(shuffle="none"), 300, 4)), np.arange(300))
 
 
+@pytest.mark.parametrize("shuffle", [{}, {"shuffle": "block", "block_samples": 16, "buffer_blocks": 2}], ids=str)
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_every_loader_delivers_the_planned_batches_epoch_after_epoch(kind: dict) -> None:
-    loader = loading.make_loader(ArrayReader(), spec(**kind), pin=False)
+def test_every_loader_delivers_the_planned_batches_epoch_after_epoch(kind: dict, shuffle: dict) -> None:
+    kind = kind | shuffle
+    loader = loading.make_loader(ArrayReader(), spec(**kind))
     try:
         for epoch in range(2):
-            plan = loading.batch_indices(spec(**kind), 300, epoch)
-            delivered = list(loader.epoch(epoch))
+            plan = order.batch_indices(spec(**kind), 300, epoch)
+            delivered = [(x.clone(), y.clone()) for x, y in loader.epoch(epoch)]
             assert len(delivered) == len(plan)
             for indices, (x, y) in zip(plan, delivered, strict=True):
                 assert x.dtype == torch.uint8
@@ -100,7 +102,7 @@ class TracingReader(ArrayReader):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_starting_brings_up_all_workers_and_reads_nothing(kind: dict, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    loader = loading.make_loader(TracingReader(trace), spec(**kind), pin=False)
+    loader = loading.make_loader(TracingReader(trace), spec(**kind))
     before = {*psutil.Process().children(recursive=True)}
     threads = threading.active_count()
     try:
@@ -122,10 +124,10 @@ def test_starting_brings_up_all_workers_and_reads_nothing(kind: dict, tmp_path: 
 @pytest.mark.parametrize("kind", KINDS[:4], ids=str)
 def test_part_of_an_epoch_reads_no_more_than_that(kind: dict, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    loader = loading.make_loader(TracingReader(trace), spec(**kind), pin=False)
+    loader = loading.make_loader(TracingReader(trace), spec(**kind))
     try:
-        delivered = list(loader.epoch(1, batches=3))
-        plan = loading.batch_indices(spec(**kind), 300, 1)[:3]
+        delivered = [(x.clone(), y.clone()) for x, y in loader.epoch(1, batches=3)]
+        plan = order.batch_indices(spec(**kind), 300, 1)[:3]
         assert [y.tolist() for _, y in delivered] == [Y[indices].tolist() for indices in plan]
         assert len(trace.read_text().splitlines()) == 3
     finally:
@@ -134,7 +136,7 @@ def test_part_of_an_epoch_reads_no_more_than_that(kind: dict, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", KINDS[:4], ids=str)
 def test_an_error_arrives_at_its_batch_with_its_own_text(kind: dict) -> None:
-    loader = loading.make_loader(FailingReader(), spec(shuffle="none", **kind), pin=False)
+    loader = loading.make_loader(FailingReader(), spec(shuffle="none", **kind))
     batches = loader.epoch(0)
     try:
         for _ in range(7):
@@ -153,11 +155,11 @@ def test_threads_read_ahead_but_no_further_than_two_batches_each() -> None:
             begun.append(indices[0])
             super().read_into(indices, x, y)
 
-    loader = loading.make_loader(CountingReader(), spec(workers=2, worker_kind="thread"), pin=False)
+    loader = loading.make_loader(CountingReader(), spec(workers=2, worker_kind="thread"))
     batches = loader.epoch(0)
     next(batches)
     next(batches)
-    most = 1 + 2 * loading.PREFETCH_BATCHES
+    most = 2 + 2 * loading.PREFETCH_BATCHES
     deadline = time.monotonic() + 30
     while len(begun) < most:
         assert time.monotonic() < deadline, "the threads do not read ahead"
@@ -169,7 +171,7 @@ def test_threads_read_ahead_but_no_further_than_two_batches_each() -> None:
 
 def test_closing_ends_worker_processes() -> None:
     before = set(psutil.Process().children(recursive=True))
-    loader = loading.make_loader(ArrayReader(), spec(workers=2), pin=False)
+    loader = loading.make_loader(ArrayReader(), spec(workers=2))
     batches = loader.epoch(0)
     next(batches)
     workers = set(psutil.Process().children(recursive=True)) - before

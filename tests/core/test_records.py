@@ -22,6 +22,14 @@ def test_records_of_every_version_load_and_survive_a_round_trip(path: Path) -> N
     loaded = read_record(path)
     assert RunRecord.model_validate_json(loaded.to_json()) == loaded
     assert loaded.spec.spec_id == loaded.spec_id
+    assert loaded.order is None, "written before that was measured"
+
+
+def test_the_order_survives_a_round_trip(record: RunRecord) -> None:
+    measured = {"kind": "block", "block_samples": 64, "buffer_blocks": 4, "mean_displacement": 0.5, "class_mixing": 9.5}
+    content = {**json.loads(record.to_json()), "order": measured}
+    loaded = RunRecord.model_validate(content)
+    assert json.loads(loaded.to_json())["order"] == measured
 
 
 def test_there_is_a_fixture_for_every_version() -> None:

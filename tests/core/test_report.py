@@ -7,9 +7,9 @@ import pytest
 
 from bench import checks
 from bench.metrics import METRICS, significant
-from bench.record import CacheInfo, RunRecord, read_record
+from bench.record import CacheInfo, OrderInfo, RunRecord, read_record
 from bench.report import document, render
-from bench.report.tables import Table, comparison_table, equal_runs, run_table
+from bench.report.tables import Table, comparison_table, equal_runs, run_table, runs_table
 from bench.report.verdict import meaning, verdict
 from bench.stats import summarise
 
@@ -166,6 +166,34 @@ def test_without_a_ceiling_the_verdict_claims_no_limit(record: RunRecord) -> Non
     text = verdict([with_epochs(record, (10.0, 4.0))])
     assert text.startswith("Waiting for data took 40 % of the epoch, 4.00 s of 10.0 s: about what a faster format")
     assert text.endswith("The ceiling was not measured, so this is no hard limit.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"shuffle": "block", "block_samples": 256, "buffer_blocks": 16}, "block shuffle 256 x 16"),
+        ({"shuffle": "none"}, "no shuffle"),
+    ],
+    ids=["block", "none"],
+)
+def test_a_shuffle_that_is_not_full_is_named_wherever_a_run_is_described(
+    record: RunRecord, fields: dict, text: str
+) -> None:
+    other = record.model_copy(update={"spec": record.spec.model_copy(update=fields), "spec_id": "other"})
+    ours = "memmap[library]"
+    assert run_table([other]).title.startswith(f"{ours} on cifar10 (local), {text}: training cnn")
+    assert f"{ours} ({text}) " in verdict([with_ceiling(other, 0.1)])
+    assert runs_table(["a"], [other]).rows[0][1:4] == [f"cifar10 (local), {text}", "cnn", ours]
+    rows = comparison_table([other, record]).rows
+    assert sorted(row[0] for row in rows) == ["cifar10 (local)", f"cifar10 (local), {text}"]
+    assert "shuffle" not in f"{run_table([record])} {verdict([record])} {runs_table(['a'], [record])}"
+
+
+def test_how_well_samples_were_shuffled_is_shown(record: RunRecord) -> None:
+    order = OrderInfo(kind="block", block_samples=8, buffer_blocks=4, mean_displacement=0.97, class_mixing=4.25)
+    rows = run_table([record.model_copy(update={"order": order})]).rows
+    assert ["mean displacement of samples", "0.970", "of a uniform shuffle"] in rows
+    assert ["variation of classes between batches", "4.25", "of a uniform shuffle"] in rows
 
 
 def test_several_runs_count_once_each(record: RunRecord) -> None:

@@ -21,6 +21,21 @@ def test_spec_id_depends_on_every_field_and_on_nothing_else() -> None:
         assert spec(**change).spec_id != base.spec_id
 
 
+def test_a_block_shuffle_is_complete_and_leaves_other_runs_their_identity() -> None:
+    block = spec(shuffle="block")
+    assert (block.block_samples, block.buffer_blocks) == (256, 16)
+    assert spec(shuffle="block", block_samples=256, buffer_blocks=16).spec_id == block.spec_id
+    changes = ({"shuffle": "full"}, {"block_samples": 64}, {"buffer_blocks": 4})
+    assert len({block.spec_id, *(spec(**{"shuffle": "block", **change}).spec_id for change in changes)}) == 4
+    assert RunSpec.model_validate_json(block.model_dump_json()) == block
+
+    def identity(shuffle: str) -> str:
+        return RunSpec(backend="hdf5", dataset="toys", options={"reader": "library"}, shuffle=shuffle).spec_id
+
+    # Written down before there was a block shuffle.
+    assert (identity("full"), identity("none")) == ("393cbea41327574b", "98794df0a7dd5cbc")
+
+
 def test_a_spec_survives_json() -> None:
     base = spec(option=["compression=gzip"])
     assert RunSpec.model_validate_json(base.model_dump_json()) == base

@@ -166,7 +166,7 @@ STORES = [
 def losses(spec: RunSpec, folder: Path) -> list[float]:
     store_fields = {name: getattr(spec, name) for name in StoreSpec.model_fields}
     built = prepare(StoreSpec(**store_fields), folder, (), SilentProgress())
-    loader = loading.make_loader(spec.open_backend().open(built.root), spec, pin=False)
+    loader = loading.make_loader(spec.open_backend().open(built.root), spec)
     torch.manual_seed(spec.seed)
     trainer = Trainer(registry.model_builder("cnn")(built.manifest.shape, 3), CPU, amp=False)
     try:

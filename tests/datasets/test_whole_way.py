@@ -33,7 +33,7 @@ def losses(run: RunSpec, data_dir: Path) -> list[float]:
     assert built.manifest.store_digest == built.manifest.source_digest
     assert verify(which, data_dir, (), SilentProgress())[1].problem is None
     known = built.manifest
-    loader = loading.make_loader(run.open_backend().open(built.root), run, pin=False)
+    loader = loading.make_loader(run.open_backend().open(built.root), run)
     torch.manual_seed(run.seed)
     images = len(known.shape) == 3
     model = registry.model_builder("cnn")(known.shape, len(known.classes)) if images else None

@@ -144,19 +144,15 @@ class TruthReader(Reader):
         self.rows = PerProcess(partial(Rows, root / "rows.bin"))
         super().__init__(len(self._y), (1, side, side), np.dtype(np.uint8))
 
-    def __getitems__(self, indices):
+    def read_into(self, indices: Indices, x, y) -> None:
         began_s, cpu_began_s = time.perf_counter(), time.thread_time()
         acting = list(indices) != sorted(indices)
         facts = self.act(indices) if acting else {}
-        batch = super().__getitems__(indices)
+        y.numpy()[:] = self._y[indices]
+        self.read(indices, x.numpy())
         held_s, cpu_s = time.perf_counter() - began_s, time.thread_time() - cpu_began_s
         if acting:
             note(self.options.log, held_s=held_s, cpu_s=cpu_s, **facts)
-        return batch
-
-    def read_into(self, indices: Indices, x, y) -> None:
-        y.numpy()[:] = self._y[indices]
-        self.read(indices, x.numpy())
 
     def act(self, indices: Indices) -> dict[str, object]:
         """Do what this reader is for; return facts about it."""
@@ -251,9 +247,8 @@ class TouchingReader(TruthReader):
 
 def pss_before() -> dict[str, int]:
     """Return the PSS of the run's processes in bytes, as the kernel tells it: in all, and its parts."""
-    from torch.utils.data import get_worker_info
-
-    pids = [os.getpid()] if get_worker_info() is None else [os.getpid(), os.getppid()]
+    in_worker = multiprocessing.current_process().name == "bench-loader"
+    pids = [os.getpid(), os.getppid()] if in_worker else [os.getpid()]
     found: Counter[str] = Counter()
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

@@ -1,20 +1,14 @@
-"""A store and a RunSpec become an iterator of batches: order, workers, pinning, prefetch.
-
-For one seed every backend delivers the same batches in the same order, whatever the
-number and kind of workers.
-"""
+"""Readers that make batches of their own: one sample at a time and stacked, as most code does, or an outsider's way."""
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import select
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -22,50 +16,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bench.child import Failure, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
-from bench.measure.heap import keep_freed_memory
+from bench.loading.batches import PREFETCH_BATCHES, Batch, WorkerError
+from bench.loading.workers import begin_worker
 from bench.order import batch_indices
 from bench.spec import RunSpec
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-PREFETCH_BATCHES = 2
-"""Batches that each worker keeps ready, as torch's DataLoader does by default."""
-
-Batch = tuple["Tensor", "Tensor"]
-
-
-class WorkerError(Exception):
-    """A defect that showed in a worker process; ``failure`` has its traceback there."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-class Loader(Protocol):
-    """Delivers the batches of one epoch after another."""
-
-    def start(self) -> None:
-        """Bring up all workers and wait until they are ready; nothing is read yet."""
-
-    def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
-        """Yield ``(x, y)`` for each of :func:`batch_indices`, or for its first ``batches``, in that order."""
-
-    def close(self) -> None:
-        """End all workers."""
-
-
-def make_loader(reader: BatchReader, spec: RunSpec, *, pin: bool) -> Loader:
-    """Return the loader that ``spec`` asks for; ``pin`` puts batches into page-locked memory."""
-    if spec.workers == 0:
-        return InlineLoader(reader, spec)
-    if spec.worker_kind == "thread":
-        return ThreadLoader(reader, spec, pin=pin)
-    return ProcessLoader(reader, spec, pin=pin)
-
-
-class InlineLoader:
+class InlineMaker:
     """Reads each batch when it is asked for, in the consumer's own thread."""
 
     def __init__(self, reader: BatchReader, spec: RunSpec) -> None:
@@ -84,7 +41,7 @@ class InlineLoader:
         """There is nothing to end."""
 
 
-class ThreadLoader:
+class ThreadMaker:
     """Threads read whole batches ahead, in order; an error reaches the consumer at its batch."""
 
     def __init__(self, reader: BatchReader, spec: RunSpec, *, pin: bool) -> None:
@@ -124,7 +81,7 @@ class ThreadLoader:
         self._pool.shutdown(cancel_futures=True)
 
 
-class ProcessLoader:
+class DataLoaderMaker:
     """torch's DataLoader with persistent worker processes, each reading whole batches."""
 
     def __init__(self, reader: BatchReader, spec: RunSpec, *, pin: bool) -> None:
@@ -204,33 +161,7 @@ class _WholeBatches(Dataset[Any]):
 
 
 def _begin(pid: int, worker: int) -> None:  # noqa: ARG001  # torch gives the number of the worker
-    keep_freed_memory()
-    # A crash is told with its place. torch has put a handler of its own over one that a fork inherits.
-    faulthandler.disable()
-    faulthandler.enable(all_threads=False)
-    _end_with(pid)
-
-
-def _end_with(pid: int) -> None:
-    """Have a worker end when the process ``pid`` does, even if it is killed.
-
-    torch's own watch is on the parent, which under forkserver is not the process that
-    uses the workers: they would wait for ever.
-    """
-    if not hasattr(os, "pidfd_open"):
-        return
-    try:
-        ended = os.pidfd_open(pid)
-    except ProcessLookupError:
-        os._exit(1)
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(ended, select.POLLIN)
-        poll.poll()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+    begin_worker(pid)
 
 
 def _unchanged(batch: Any) -> Any:

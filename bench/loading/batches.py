@@ -1,0 +1,112 @@
+"""What all loaders share: their interface, the buffers that they hand out, and what a worker takes at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from bench.child import Failure
+from bench.contracts.reader import Indices, Reader, torch_dtype
+from bench.order import epoch_order
+from bench.spec import RunSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PREFETCH_BATCHES = 2
+"""Batches that each worker keeps ready, as torch's DataLoader does by default."""
+
+SPARE_SLOTS = 2
+"""Buffers beside those in use that a device may still copy from."""
+
+_TASK_BYTES = 8 << 20
+_TASK_BATCHES = 8
+
+Batch = tuple["Tensor", "Tensor"]
+
+
+class WorkerError(Exception):
+    """A defect that showed in a worker process; ``failure`` has its traceback there."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Loader(Protocol):
+    """Delivers the batches of one epoch after another."""
+
+    def start(self) -> None:
+        """Bring up all workers and wait until they are ready; nothing is read yet."""
+
+    def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
+        """Yield ``(x, y)`` for each of :func:`bench.order.batch_indices`, or for its first ``batches``, in that order.
+
+        A batch holds until the next one is asked for.
+        """
+
+    def close(self) -> None:
+        """End all workers."""
+
+
+class Slot:
+    """One buffer: the samples of one task, handed out as views of a batch each."""
+
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int) -> None:
+        self.x, self.y = x, y
+        # Slicing a tensor takes a microsecond, so what is the same every time is made once.
+        starts = range(0, len(y), batch_size)
+        self._batches = [(x[start : start + batch_size], y[start : start + batch_size]) for start in starts]
+        self._batch_size = batch_size
+        self._used: Any = None
+
+    @classmethod
+    def allocated(cls, reader: Reader, samples: int, batch_size: int, *, pin: bool) -> Slot:
+        """Return a slot in fresh memory, touched so that no page is missing when time counts."""
+        x = torch.empty((samples, *reader.shape), dtype=torch_dtype(reader.dtype), pin_memory=pin)
+        y = torch.empty(samples, dtype=torch.int64, pin_memory=pin)
+        return cls(x.zero_(), y.zero_(), batch_size)
+
+    def batches(self, samples: int) -> Iterator[Batch]:
+        """Yield the batches of the first ``samples``."""
+        full, rest = divmod(samples, self._batch_size)
+        yield from self._batches[:full]
+        if rest:
+            start = full * self._batch_size
+            yield self.x[start:samples], self.y[start:samples]
+
+    def let_go(self) -> None:
+        """Note that the consumer needs this no more, once all that it has launched on its device is done."""
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch annotates no result
+            self._used = torch.cuda.current_stream().record_event()
+
+    def wait_until_free(self) -> None:
+        """Wait for the device to be done with what lies here."""
+        if self._used is not None:
+            self._used.synchronize()
+            self._used = None
+
+
+def samples_per_task(reader: Reader, spec: RunSpec) -> int:
+    """Return how many samples a worker reads at a time.
+
+    A batch, or several where reading one takes no longer than handing it over.
+    """
+    if not reader.gathers:
+        return spec.batch_size
+    batch_bytes = max(1, spec.batch_size * math.prod(reader.shape) * reader.dtype.itemsize)
+    return spec.batch_size * max(1, min(_TASK_BATCHES, _TASK_BYTES // batch_bytes))
+
+
+def order_of(spec: RunSpec, count: int, epoch: int, batches: int | None) -> Indices:
+    """Return the samples of an epoch, or of its first ``batches``, in order."""
+    order = epoch_order(spec, count, epoch)
+    return order if batches is None else order[: batches * spec.batch_size]
+
+
+def tasks_of(order: Indices, samples: int) -> list[tuple[int, int]]:
+    """Return the bounds of parts of ``samples``, the last of which may be smaller."""
+    return [(start, min(start + samples, len(order))) for start in range(0, len(order), samples)]

@@ -1,0 +1,40 @@
+"""Batches that a reader delivers on the device, with nothing left to copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from bench.contracts.reader import DeviceReader
+from bench.loading.batches import Batch
+from bench.order import batch_indices
+from bench.spec import RunSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DeviceLoader:
+    """Asks a reader, opened on the device, for its batches there."""
+
+    def __init__(self, reader: DeviceReader, count: int, spec: RunSpec, device: torch.device) -> None:
+        self._reader = reader
+        self._count = count
+        self._spec = spec
+        self._device = device
+
+    def start(self) -> None:
+        """There is nobody to start."""
+
+    def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
+        """See Loader.epoch."""
+        plan = iter(batch_indices(self._spec, self._count, epoch, batches))
+        delivered: Any = self._reader.device_batches(plan, self._device)
+        # Left early, it has to let go of what is under way.
+        with closing(delivered):
+            yield from delivered
+
+    def close(self) -> None:
+        """Give back what the reader took on the device."""
+        self._reader.close_device()
