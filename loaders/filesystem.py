@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.contracts.backend import Backend, Capabilities, require_empty
+from bench.contracts.backend import Backend, BackendError, Capabilities, require_empty
 from bench.contracts.options import Options
 from bench.contracts.reader import BatchReader, Indices, NaiveReader, PerProcess, Reader
 from bench.contracts.source import SampleBlock, Schema
 
 from . import npy
-from .sample_files import Codec, ImageCodec, NpyCodec
+from .sample_files import Codec, ImageCodec, NpyCodec, decoder_name
 from .store import checked_blocks, damaged
 
 if TYPE_CHECKING:
@@ -38,16 +38,34 @@ class FilesystemOptions(Options):
         "auto: png where samples are images of bytes, else npy",
     )
     quality: int | None = Field(None, ge=1, le=100, description="JPEG quality; only for format=jpeg, 95 if not given")
-    reader: Literal["library", "naive"] = Field(
-        "library",
-        description="library: decoded (png and jpeg by Pillow, npy by one preadv) straight into the batch; "
-        "naive: Image.open or np.load, one sample at a time",
+    reader: Literal["mapped", "library", "naive"] | None = Field(
+        None,
+        description="mapped, the default of npy: header and samples read by one call straight into the batch; library, "
+        "the default of images: decoded into the batch by torchcodec, or by Pillow where that is not installed (npy: "
+        "np.load); naive: Image.open or np.load, one sample at a time",
     )
 
     @model_validator(mode="after")
     def _quality_needs_jpeg(self) -> FilesystemOptions:
         if self.quality is not None and self.format != "jpeg":
             raise ValueError(f"quality={self.quality} applies only to format=jpeg, not to format={self.format}")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_reader(cls, given: Any) -> Any:
+        """Fill in the reader where the format tells which is the default."""
+        if not isinstance(given, Mapping) or given.get("reader") is not None:
+            return given
+        default = {"npy": "mapped", "png": "library", "jpeg": "library"}.get(str(given.get("format")))
+        return {**given, "reader": default}
+
+    @model_validator(mode="after")
+    def _mapped_needs_npy(self) -> FilesystemOptions:
+        if self.reader == "mapped" and self.format not in {"npy", "auto"}:
+            raise ValueError(
+                f"reader=mapped applies only to format=npy, not to format={self.format}; use reader=library"
+            )
         return self
 
 
@@ -145,7 +163,12 @@ class FilesystemBackend(Backend[FilesystemOptions]):
         labels = npy.read_layout(root / "labels.npy")
         if labels.shape != (layout.count,) or labels.dtype != np.int64:
             raise damaged(root / "labels.npy", f"{labels.shape[:1]} labels for {layout.count} samples")
-        return (_Naive if self.options.reader == "naive" else _Library)(root, layout)
+        reader = self.options.reader or ("mapped" if layout.format == "npy" else "library")
+        if reader == "mapped" and layout.format != "npy":
+            raise BackendError(f"reader=mapped reads npy files, and {root} holds {layout.format}: use reader=library.")
+        if reader == "naive":
+            return _Naive(root, layout)
+        return _Library(root, layout, loads=reader == "library" and layout.format == "npy")
 
 
 def _holds_images(schema: Schema) -> bool:
@@ -161,22 +184,37 @@ class _Files:
         self._root = str(root)
         self._labels = PerProcess(partial(npy.load, root / "labels.npy"))
 
-    def locate(self, index: int) -> tuple[str, int]:
-        label = int(self._labels()[index])
-        return self.layout.path(self._root, index, label), label
+    def labels(self, indices: Indices) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self._labels()[indices]
+        return found
+
+    def path(self, index: int, label: int) -> str:
+        return self.layout.path(self._root, index, label)
 
 
 class _Library(Reader):
-    def __init__(self, root: Path, layout: _Layout) -> None:
+    """Decodes each file into its row of the batch, or with ``loads`` has NumPy load it first."""
+
+    def __init__(self, root: Path, layout: _Layout, *, loads: bool) -> None:
         super().__init__(layout.count, layout.shape, np.dtype(layout.dtype))
         self._files = _Files(root, layout)
+        self._loads = loads
+
+    def facts(self) -> dict[str, Any]:
+        """See Reader.facts."""
+        return {} if self._files.layout.format == "npy" else {"decoder": decoder_name()}
 
     def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
-        rows, labels = x.numpy(), y.numpy()
-        decode_into, locate = self._files.codec.decode_into, self._files.locate
-        for row, index in enumerate(indices.tolist()):
-            path, labels[row] = locate(index)
-            decode_into(path, rows[row])
+        files = self._files
+        labels = files.labels(indices)
+        y.numpy()[:] = labels
+        decode_into, load = files.codec.decode_into, files.codec.load
+        for row, index, label in zip(x.numpy(), indices.tolist(), labels.tolist(), strict=True):
+            path = files.path(index, label)
+            if self._loads:
+                row[...] = load(path)
+            else:
+                decode_into(path, row)
 
 
 class _Naive(NaiveReader):
@@ -185,5 +223,5 @@ class _Naive(NaiveReader):
         self._files = _Files(root, layout)
 
     def read_one(self, index: int) -> tuple[NDArray[Any], int]:
-        path, label = self._files.locate(index)
-        return self._files.codec.load(path), label
+        label = int(self._files.labels(np.array([index]))[0])
+        return self._files.codec.load(self._files.path(index, label)), label
