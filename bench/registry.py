@@ -53,6 +53,8 @@ def _installed(module: str) -> bool:
 
 
 BACKENDS: dict[str, Entry] = {
+    # Stores of it are prepared and verified without its libraries; a run without them is recorded as unsupported.
+    "cupy": Entry("bench.loaders.cupy_:CupyBackend", "one NumPy file, gathered on the GPU: runs need CuPy, CUDA", {}),
     "filesystem": Entry(
         "bench.loaders.filesystem:FilesystemBackend", "one file per sample: PNG, JPEG or npy", {"PIL": "pillow"}
     ),

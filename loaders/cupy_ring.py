@@ -1,0 +1,146 @@
+"""Batches in a ring of buffers on the device, none of which is overwritten while anybody reads it.
+
+Three parties meet here: the host, which fills page-locked buffers; the producer's stream, which fills the device's; and
+the consumer's stream, which reads those. Two events per slot keep them apart (CUDA C++ Programming Guide, Events):
+
+- ``filled`` lies behind the producer's work for a slot. The consumer's stream waits for it before it reads, and the
+  host before it writes the slot's page-locked buffers again.
+- ``released`` lies behind what the consumer did with a batch, at the moment it asks for the next one. The producer's
+  stream waits for it before it writes the slot again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from bench.contracts.reader import Indices, torch_dtype
+
+from .cupy_device import Device, Event, Stream
+
+if TYPE_CHECKING:
+    import torch
+
+SLOTS = 3
+"""One that the consumer reads, one that is filled ahead, and one that lets the host go on meanwhile."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """Buffers of one batch: ``x`` ``(capacity, row_bytes)`` uint8 and ``y`` ``(capacity,)`` int64 on the device.
+
+    ``tensors`` are the same memory as torch sees it, ``host`` is whatever the source keeps for this slot.
+    """
+
+    x: Any
+    y: Any
+    tensors: tuple[torch.Tensor, torch.Tensor]
+    host: Any
+    filled: Event
+    released: Event
+    count: int = 0
+
+
+class Source(Protocol):
+    """Fills slots. ``ahead`` is how many batches are begun before the consumer has asked for them."""
+
+    ahead: int
+
+    def host_buffers(self, capacity: int) -> Any:
+        """Return what a slot needs beside its buffers on the device."""
+
+    def begin_epoch(self) -> None:
+        """All samples are about to be needed, in any order."""
+
+    def begin(self, slot: Slot, indices: Indices) -> None:
+        """Begin to fill the first rows of a slot, on CuPy's current stream or in threads; returns soon."""
+
+    def finish(self, slot: Slot) -> None:
+        """Return once a slot holds all that ``begin`` did not leave to the stream. Raises BackendError."""
+
+
+class Ring:
+    """The slots of batches of up to ``capacity`` samples."""
+
+    def __init__(
+        self, device: Device, source: Source, capacity: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self.capacity = capacity
+        row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self.device_bytes = SLOTS * capacity * (row_bytes + 8)
+        self.slots = [_slot(device, source, capacity, row_bytes, shape, dtype) for _ in range(SLOTS)]
+
+
+def _slot(
+    device: Device, source: Source, capacity: int, row_bytes: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Slot:
+    x = device.empty((capacity, row_bytes), np.uint8)
+    y = device.empty((capacity,), np.int64)
+    # The exchange by DLPack is done once for each slot, not once for each batch.
+    samples = device.tensor(x).view(torch_dtype(dtype)).reshape(capacity, *shape)
+    tensors = (samples, device.tensor(y))
+    return Slot(x, y, tensors, source.host_buffers(capacity), device.new_event(), device.new_event())
+
+
+def deliver(
+    device: Device, source: Source, ring: Ring, stream: Stream, order: Iterator[Indices]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the batches of ``order``, filled on ``stream``, for the stream current when each is asked for.
+
+    A batch is the consumer's until it asks for the next one: what that stream, or the one current by then, was told to
+    do with it reads the right bytes, however late it does so.
+
+    Raises:
+        ValueError: A batch is larger than the ring's capacity.
+    """
+    # The memory of the ring may have had another use on the consumer's stream a moment ago.
+    stream.wait_stream(device.current_stream())
+    begun: deque[Slot] = deque()
+    slots = itertools.cycle(ring.slots)
+    source.begin_epoch()
+    try:
+        for indices in order:
+            begun.append(_begin(device, source, stream, next(slots), indices, ring.capacity))
+            if len(begun) > source.ahead:
+                yield from _hand_over(device, source, begun.popleft())
+        while begun:
+            yield from _hand_over(device, source, begun.popleft())
+    finally:
+        try:
+            for slot in begun:
+                source.finish(slot)
+        finally:
+            # What this stream still does is over before the memory can have another use.
+            device.current_stream().wait_stream(stream)
+
+
+def _begin(device: Device, source: Source, stream: Stream, slot: Slot, indices: Indices, capacity: int) -> Slot:
+    if len(indices) > capacity:
+        raise ValueError(f"a batch of {len(indices)} samples after a first one of {capacity}")
+    slot.filled.synchronize()
+    stream.wait_event(slot.released)
+    slot.count = len(indices)
+    with device.on(stream):
+        source.begin(slot, indices)
+    # At once, since behind the batch that is begun next it would have the consumer wait for that one, too.
+    slot.filled.record(stream)
+    return slot
+
+
+def _hand_over(device: Device, source: Source, slot: Slot) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    source.finish(slot)
+    consumer = device.current_stream()
+    consumer.wait_event(slot.filled)
+    x, y = slot.tensors
+    try:
+        yield x[: slot.count], y[: slot.count]
+    finally:
+        now = device.current_stream()
+        if now != consumer:
+            consumer.wait_stream(now)
+        slot.released.record(consumer)
