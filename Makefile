@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench-docs bench-harness bench-power bench-proof clean gpu-test
+.PHONY: run test lint bench-docs bench-harness bench-loaders bench-power bench-proof clean gpu-test
 
 run: .venv/.installed
 	$(BIN)/bench run --backend zarr --dataset cifar10
@@ -35,6 +35,10 @@ bench-harness: .venv/.installed-dev
 # How often `bench compare` errs, and what it can find, on simulated series.
 bench-power: .venv/.installed
 	$(BIN)/python tests/benchmarks/power.py
+
+# How fast every reader is, as ratios to the limit that memory sets; some minutes. BENCH_TEST_DATA names real data.
+bench-loaders: .venv/.installed-dev
+	$(BIN)/python tests/benchmarks/loaders.py $${BENCH_TEST_DATA:+--data "$$BENCH_TEST_DATA"} --out .proof/loaders.json
 
 # A live proof: a reader that takes 10 % longer has to be found, and its equal must not.
 bench-proof: .venv/.installed-dev

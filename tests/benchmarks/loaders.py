@@ -1,0 +1,296 @@
+"""How fast every reader delivers batches, as a ratio to what memory allows in the same run.
+
+The limit is ``torch.index_select`` from a uint8 tensor in RAM into a ready buffer, with the same batch size and order.
+It is measured directly before and after each pass, and the ratio is that to the mean of both: what a shared machine did
+a minute ago says little. Stores are warm, and what is delivered first is compared with the source, byte for byte.
+
+    python tests/benchmarks/loaders.py --data FOLDER [--only TEXT] [--out RECORD.json]
+    python tests/benchmarks/loaders.py --show RECORD.json [--into README.md]
+"""
+
+# ruff: noqa: T201 - a script for a terminal
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import bare
+import numpy as np
+import torch
+from cases import CASES, DATA, DATALOADER, WORKERS, Case, Work
+from torch.utils.data import DataLoader, Sampler
+
+from bench import console, loading, order, prepare
+from bench.contracts.reader import BatchReader
+from bench.measure import environment, heap, probes
+from bench.report import document, render
+from bench.report.tables import Table
+from bench.spec import RunSpec, make_spec
+from bench.store import Store
+
+ROUNDS = 7
+PASS_S = 1.0
+"""How long a pass may take: of what is slower, only the first batches are loaded."""
+
+CPU_S = 0.5
+"""How long CPU time is counted at least, as the kernel counts it in steps of 10 ms."""
+
+CHECKED_BATCHES = 40
+BARE_GOAL = 0.80
+
+Run = Callable[[int], Iterator[loading.Batch]]
+
+
+@dataclass
+class Row:
+    """One case under one kind of loading; ``ratios`` to the limit are those of all rounds."""
+
+    data: str
+    case: str
+    reader: str
+    workers: str
+    order: str
+    samples_per_s: float
+    ratios: list[float]
+    cpu_s: float | None
+    """For one epoch."""
+
+    goal: float | None = None
+    bare: str | None = None
+    bare_ratios: list[float] | None = None
+
+    @property
+    def ratio(self) -> float:
+        """The median ratio to the limit."""
+        return statistics.median(self.ratios)
+
+
+class IndexBatches(Sampler[torch.Tensor]):
+    """Batches of indices as tensors: lists of Python numbers halve the throughput of small samples."""
+
+    def __init__(self, batches: list[torch.Tensor]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+class Source:
+    """One data set: in RAM, for the limit, and as stores."""
+
+    def __init__(self, data: str, work: Work, folder: Path, source: str) -> None:
+        self.data, self.work = data, work
+        self._folder, self._source = folder, source
+        reader = self.open(Case("", "memory", "library"), self.spec(Case("", "memory", "library")))[1]
+        self.x, self.y = reader.__getitems__(np.arange(len(reader)))
+        self._flat = self.x.view(len(self.x), -1)
+        self._buffer = torch.zeros((work.batch_size, self._flat.shape[1]), dtype=self.x.dtype)
+
+    def spec(self, case: Case, **more: Any) -> RunSpec:
+        """Return what a case asks for."""
+        fields = {"dataset": self.work.dataset, "batch_size": self.work.batch_size, "limit": self.work.limit}
+        fields |= {"source": self._source, "model": "none", "backend": case.backend, **more}
+        return make_spec(RunSpec, case.options, dataset_options=self.work.options, **fields)
+
+    def open(self, case: Case, spec: RunSpec) -> tuple[Store, BatchReader]:
+        """Prepare a store if there is none, and open it."""
+        store = prepare.prepare(spec, self._folder, (self._folder,), console.make_progress(), repair=True)
+        return store, spec.open_backend().open(store.root)
+
+    def limit_s(self, plan: list[torch.Tensor]) -> float:
+        """Return what these batches take at the limit, in seconds."""
+        started = time.perf_counter()
+        for indices in plan:
+            out = self._buffer[: len(indices)]
+            torch.index_select(self._flat, 0, indices, out=out)
+            out[0, 0].item()
+        return time.perf_counter() - started
+
+    def check(self, plan: list[torch.Tensor], run: Run) -> None:
+        """Compare the first batches with the source, byte for byte."""
+        for indices, (x, y) in zip(plan, run(len(plan)), strict=True):
+            if not torch.equal(x, self.x[indices]) or not torch.equal(y, self.y[indices]):
+                sys.exit(f"{self.data}: delivered other bytes than the source holds")
+
+
+def pass_s(run: Run, batches: int) -> float:
+    """Consume a pass; return seconds."""
+    started = time.perf_counter()
+    for x, _ in run(batches):
+        x.view(-1)[0].item()
+    return time.perf_counter() - started
+
+
+def cpu_s(run: Run, batches: int, pace_s: float) -> float | None:
+    """Return the CPU seconds of one pass, those of workers included; None where procfs does not tell."""
+    repeats = math.ceil(CPU_S / pace_s)
+    before = probes.snapshot_before()
+    for _ in range(repeats):
+        pass_s(run, batches)
+    used = probes.used_between(before, probes.snapshot_after())
+    return None if used is None else (used.cpu_user_s + used.cpu_system_s) / repeats
+
+
+def measure(source: Source, case: Case, workers: str, shuffle: str) -> Row:
+    """Measure a case between passes of the limit."""
+    spec = source.spec(case, shuffle=shuffle, **WORKERS[workers])
+    store, reader = source.open(case, spec)
+    plan = [torch.from_numpy(indices) for indices in order.batch_indices(spec, len(source.y), 0)]
+    loader = None if workers == DATALOADER else loading.make_loader(reader, spec)
+
+    def run(batches: int) -> Iterator[loading.Batch]:
+        if loader is not None:
+            return loader.epoch(0, batches)
+        return iter(DataLoader(reader, batch_size=None, sampler=IndexBatches(plan[:batches])))
+
+    try:
+        if loader is not None:
+            loader.start()
+        if not case.lossy:
+            source.check(plan[:CHECKED_BATCHES], run)
+        few = min(len(plan), 8)
+        each_s = min(pass_s(run, few) for _ in range(2)) / few
+        batches = min(len(plan), max(few, int(PASS_S / each_s)))
+        taken, ratios, bare_ratios = plan[:batches], [], []
+        seconds = []
+        alone = _bare(source, case, spec, store, taken) if case.bare else None
+        pass_s(run, batches)
+        for _ in range(ROUNDS):
+            before_s, own_s, after_s = source.limit_s(taken), pass_s(run, batches), source.limit_s(taken)
+            ratios.append((before_s + after_s) / 2 / own_s)
+            seconds.append(own_s)
+            if alone is not None:
+                bare_ratios.append(alone() / own_s)
+        pace_s = statistics.median(seconds)
+        used_s = cpu_s(run, batches, pace_s)
+    finally:
+        if loader is not None:
+            loader.close()
+    samples = sum(map(len, taken))
+    return Row(
+        data=source.data,
+        case=case.name,
+        reader=case.reader,
+        workers=workers,
+        order=shuffle,
+        samples_per_s=samples / pace_s,
+        ratios=ratios,
+        cpu_s=None if used_s is None else used_s / samples * len(source.y),
+        goal=case.goals[workers, shuffle] if source.data == "CIFAR-10" else None,
+        bare=case.bare,
+        bare_ratios=bare_ratios or None,
+    )
+
+
+def _bare(source: Source, case: Case, spec: RunSpec, store: Store, plan: list[torch.Tensor]) -> Callable[[], float]:
+    """Return what takes the seconds of reading or decoding alone, for what these batches need."""
+    if case.bare in {"files", "images"}:
+        names = {int(path.stem): path for path in store.root.glob("*/*.*")}
+        paths = [names[index] for batch in plan for index in batch.tolist()]
+        return lambda: (bare.files_s if case.bare == "files" else bare.images_s)(paths)
+    assert case.bare is not None  # for the type checker
+    length = int(spec.options["chunk"])
+    numbers = [int(number) for batch in plan for number in np.unique(batch.numpy() // length)]
+    chunk_bytes = length * source.x[0].numel() * source.x.element_size()
+    if case.backend == "hdf5":
+        chunks = bare.hdf5_chunks(store.root / "data.h5", numbers, case.bare)
+    else:
+        chunks = bare.zarr_chunks(store.root, numbers, ".0" * (source.x.ndim - 1))
+    return lambda: bare.codec_s(str(case.bare), chunks, chunk_bytes)
+
+
+def table(rows: list[Row], notes: list[str]) -> Table:
+    """Return the rows as a table."""
+    naive = {(row.data, row.case): row.ratio for row in rows if row.reader == "naive"}
+    header = ["data", "store", "reader", "loading", "order", "samples/s", "of the limit", "goal", "naive, of the limit"]
+    header += ["of bare reading or decoding", "CPU s per epoch"]
+    return Table(
+        title="",
+        columns=header,
+        rows=[
+            [
+                row.data,
+                row.case,
+                row.reader,
+                row.workers,
+                row.order,
+                f"{row.samples_per_s:,.0f}",
+                _share(row.ratio),
+                _share(row.goal),
+                _share(naive.get((row.data, row.case))),
+                _share(statistics.median(row.bare_ratios) if row.bare_ratios else None),
+                "" if row.cpu_s is None else f"{row.cpu_s:.3g}",
+            ]
+            for row in rows
+        ],
+        notes=notes,
+        text_columns=5,
+    )
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def main() -> None:
+    """Measure, or show a record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder with raw data, one folder a set; else found or made up")
+    parser.add_argument("--work", type=Path, help="folder for stores; else a temporary one")
+    parser.add_argument("--only", action="append", help="only rows with this in data, store, reader or loading")
+    parser.add_argument("--out", type=Path, help="write a record")
+    parser.add_argument("--show", type=Path, help="measure nothing: show a record")
+    parser.add_argument("--into", type=Path, help="with --show: put the table into this document")
+    chosen = parser.parse_args()
+    if chosen.show is not None:
+        record = json.loads(chosen.show.read_text())
+        content = render.markdown(table([Row(**row) for row in record["rows"]], record["notes"]))
+        if chosen.into is None:
+            print(content)
+        else:
+            document.update(chosen.into, "bench loaders", content)
+        return
+    heap.keep_freed_memory()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for data, work in DATA.items():
+            source = None
+            for case in CASES:
+                for workers, shuffle in case.goals:
+                    words = f"{data} {case.name} {case.reader} {workers} {shuffle}"
+                    if chosen.only and not all(word in words for word in chosen.only):
+                        continue
+                    where = f"local:{chosen.data / work.dataset}" if chosen.data else "auto"
+                    source = source or Source(data, work, chosen.work or Path(temporary), where)
+                    rows.append(measure(source, case, workers, shuffle))
+                    print(f"{words}: {rows[-1].samples_per_s:,.0f}/s, {rows[-1].ratio:.3f} of the limit", flush=True)
+    facts = environment.machine()
+    libraries = environment.libraries()
+    used = ", ".join(f"{name} {libraries[name]}" for name in ("torch", "numpy", "h5py", "zarr") if name in libraries)
+    notes = [f"Measured on: {facts['cpu']}, {facts['cpu_count']} cores, {facts['system']} {facts['kernel']}; {used}."]
+    print()
+    print(render.markdown(table(rows, notes)))
+    if chosen.out is not None:
+        record = {
+            "environment": {**facts, "libraries": libraries},
+            "notes": notes,
+            "rows": [asdict(row) for row in rows],
+        }
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        chosen.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Rows gathered through a mapping, against the bytes of files written by hand."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.contracts.backend import BackendError
+from bench.loaders import read_ahead, rows
+from bench.loaders.chunks import ChunkedRows
+from bench.loaders.rows import MappedRows, Pieces, Rows
+
+
+def scattered(folder: Path, data: np.ndarray, per_piece: int, files: int, gap: int, seed: int) -> Pieces:
+    """Write rows piece by piece into files in a random order, with rubbish before each, and say where they are."""
+    rng = np.random.default_rng(seed)
+    pieces = [data[start : start + per_piece] for start in range(0, len(data), per_piece)]
+    contents = [bytearray() for _ in range(files)]
+    file_of = rng.integers(0, files, len(pieces))
+    offsets = np.zeros(len(pieces), np.int64)
+    for number in rng.permutation(len(pieces)):
+        content = contents[file_of[number]]
+        content += os.urandom(gap)
+        offsets[number] = len(content)
+        content += pieces[number].tobytes()
+    paths = [folder / f"{number}.bin" for number in range(files)]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return Pieces(paths, file_of, offsets, per_piece)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 60),
+    row_bytes=st.sampled_from([1, 7, 64, 784, 3072, 4096, 70_000]),
+    per_piece=st.integers(1, 20),
+    files=st.integers(1, 4),
+    gap=st.sampled_from([0, 5, 3072, 4096]),
+    seed=st.integers(0, 99),
+)
+def test_rows_are_found_wherever_they_lie(tmp_path_factory, count, row_bytes, per_piece, files, gap, seed) -> None:
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 256, (count, row_bytes), np.uint8)
+    pieces = scattered(tmp_path_factory.mktemp("rows"), data, per_piece, files, gap, seed)
+    mapped = MappedRows(pieces, count, row_bytes)
+    indices = rng.integers(0, count, 40)
+    x = np.zeros((40, row_bytes), np.uint8)
+    mapped.gather(indices, x)
+    assert np.array_equal(x, data[indices])
+
+
+def test_samples_of_any_type_are_gathered_as_bytes(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=(30, 2, 5)).astype(np.float32)
+    (tmp_path / "x").write_bytes(b"header" + data.tobytes())
+    mapped = MappedRows(Pieces.contiguous(tmp_path / "x", 6, 30), 30, 40)
+    x = np.zeros((3, 2, 5), np.float32)
+    mapped.gather(np.array([29, 0, 29]), x)
+    assert np.array_equal(x, data[[29, 0, 29]])
+
+
+def test_a_mapping_holds_as_long_as_it_is_used_and_not_longer(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        path.write_bytes(bytes(8192))
+    mapped = MappedRows(Pieces(paths, np.array([0, 1]), np.array([0, 0]), 2), 4, 4096)
+    assert str(tmp_path) in Path("/proc/self/maps").read_text()
+    del mapped
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize("files", [1, 2])
+@pytest.mark.parametrize("missing", [1, 4096, 8192])
+def test_a_file_that_ends_too_soon_is_refused_before_it_is_mapped(tmp_path: Path, files: int, missing: int) -> None:
+    paths = [tmp_path / str(number) for number in range(files)]
+    for path in paths:
+        path.write_bytes(bytes(8192))
+    os.truncate(paths[-1], 8192 - missing)
+    pieces = Pieces(paths, np.arange(files), np.zeros(files, np.int64), 2)
+    with pytest.raises(BackendError, match=rf"{paths[-1]}: ends after {8192 - missing} bytes, where 8192 are needed\."):
+        MappedRows(pieces, 2 * files, 4096)
+
+
+def test_a_missing_file_and_too_many_files_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = Pieces([tmp_path / "gone"], np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
+    with pytest.raises(BackendError, match=r"gone: No such file"):
+        MappedRows(pieces, 1, 8)
+    monkeypatch.setattr(rows, "_allowed", lambda: 0)
+    with pytest.raises(BackendError, match=r"1 files take . mappings, more than the 0 .* reader=library"):
+        MappedRows(pieces, 1, 8)
+
+
+def test_pieces_that_do_not_make_sense_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(100))
+    with pytest.raises(BackendError, match="fewer rows"):
+        MappedRows(Pieces([tmp_path / "x"], np.zeros(1, np.int64), np.zeros(1, np.int64), 2), 5, 8)
+    with pytest.raises(BackendError, match="begin before the file does"):
+        MappedRows(Pieces([tmp_path / "x"], np.zeros(1, np.int64), np.array([-8]), 2), 2, 8)
+
+
+@pytest.mark.parametrize("thread", [True, False])
+def test_a_gather_is_the_same_in_any_thread(thread: bool) -> None:
+    data = np.random.default_rng(1).integers(0, 256, (500, 3072), np.uint8)
+    indices = np.random.default_rng(2).integers(0, 500, 256)
+    x = np.zeros((256, 3072), np.uint8)
+    gather = lambda: Rows(data).gather(indices, x)  # noqa: E731
+    if thread:
+        worker = threading.Thread(target=gather)
+        worker.start()
+        worker.join()
+    else:
+        gather()
+    assert np.array_equal(x, data[indices])
+
+
+@settings(max_examples=40, deadline=None)
+@given(per_chunk=st.integers(1, 9), cache_rows=st.integers(0, 40), seed=st.integers(0, 99))
+def test_a_chunk_is_decoded_once_a_batch_and_kept_as_long_as_there_is_room(per_chunk, cache_rows, seed) -> None:
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 256, (-(-50 // per_chunk) * per_chunk, 6), np.uint8)
+    decoded: list[int] = []
+
+    def decode(chunk: int, out: np.ndarray) -> None:
+        decoded.append(chunk)
+        out[:] = data[chunk * per_chunk : (chunk + 1) * per_chunk].reshape(-1)
+
+    source = ChunkedRows(decode, per_chunk, 6, cache_rows * 6)
+    for _ in range(3):
+        decoded.clear()
+        indices = rng.integers(0, 50, 30)
+        x = np.zeros((30, 2, 3), np.uint8)
+        source.gather(indices, x)
+        assert np.array_equal(x.reshape(30, 6), data[indices])
+        if per_chunk > 1:
+            assert len(decoded) == len(set(decoded))
+        assert set(decoded) <= set((indices // per_chunk).tolist())
+    room = cache_rows // per_chunk
+    if per_chunk > 1 and room >= 50:
+        decoded.clear()
+        source.gather(np.arange(50), np.zeros((50, 6), np.uint8))
+        again = len(decoded)
+        source.gather(np.arange(50), np.zeros((50, 6), np.uint8))
+        assert len(decoded) == again
+
+
+def test_files_that_are_not_in_memory_are_read_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(os.urandom(20 << 20))
+    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
+    with path.open("rb") as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    pages = mapped._files._ahead._pages
+    assert len(pages) == read_ahead._LOOKED_AT
+    if all(map(read_ahead._in_memory, pages)):
+        pytest.skip("files here cannot be evicted")
+    mapped.begin()
+    deadline = time.monotonic() + 30
+    # Asked for is not read yet.
+    while not all(map(read_ahead._in_memory, pages)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started = mapped._files._ahead._thread
+    mapped.begin()
+    assert mapped._files._ahead._thread is started, "what is in memory is not read again"
