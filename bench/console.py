@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bench.content import Decoding
 from bench.observer import RunProgress
 from bench.record import EpochInfo, RunRecord
 from bench.report import render
+from bench.report.readers import faster_reader
 from bench.report.tables import Table, run_table
 from bench.report.verdict import meaning
 
@@ -41,10 +42,15 @@ def print_table(table: Table) -> None:
     out(render.terminal(table, width=width, colour=terminal))
 
 
-def show(records: Sequence[RunRecord]) -> None:
-    """Print what a run, or several equal ones, measured, what it means, and what puts it in doubt."""
+def show(records: Sequence[RunRecord], known: Iterable[RunRecord] = ()) -> None:
+    """Print what a run, or several equal ones, measured, what it means, and what puts it in doubt.
+
+    With other runs that are ``known``, also what another reader of the same store brought.
+    """
     print_table(run_table(records))
     out(f"\n{meaning(records)}")
+    if hint := faster_reader(records, known):
+        out(hint)
 
 
 def plain(records: Sequence[RunRecord]) -> str:

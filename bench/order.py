@@ -102,9 +102,10 @@ def class_mixing(order: Indices, labels: Labels, batch_size: int) -> float | Non
 
 
 def stored_labels(reader: BatchReader, hashes_path: Path, batch_size: int, on_batch: Callable[[int], None]) -> Labels:
-    """Return the label of each sample of a store, ``(n,)``, reading every sample the first time only.
+    """Return the label of each sample of a store, ``(n,)``.
 
-    They are kept beside the file of hashes, which each sample is compared with as it is read. ``on_batch`` hears of
+    They lie beside the file of hashes since the store was built; where they do not, because an older version built it,
+    every sample is read once, compared with its hash, and they are kept from then on. ``on_batch`` hears of
     the samples of each batch. Raises BackendError where a sample is not what the store was built with.
     """
     path = hashes_path.with_name("labels.npz")

@@ -173,6 +173,7 @@ def _build(
             )
         state = store.files_state(root)
         np.save(building / "hashes.npy", result.hashes)
+        np.savez(building / "labels.npz", y=result.labels)
         manifest = store.Manifest(
             key=path.name.removeprefix(f"{backend.name}-"),
             dataset=spec.dataset_name,
@@ -199,6 +200,7 @@ def _build(
             lossy=store.LossInfo(psnr_db=result.psnr_db) if result.psnr_db is not None else None,
         )
         store.sync_file(building / "hashes.npy")
+        store.sync_file(building / "labels.npz")
         store.write_manifest(building, manifest)
         building.rename(path)
         store.sync_file(path.parent)

@@ -11,6 +11,8 @@ from pathlib import Path
 from bench.contracts.errors import BenchError
 from bench.record import RecordError, RunRecord, read_record
 
+RELATED_RUNS = 100
+
 
 class ResultsError(BenchError):
     """A results folder that cannot be used, or a run that is not in it."""
@@ -105,6 +107,18 @@ def find(run: str, folder: Path) -> tuple[Path, RunRecord]:
         names = ", ".join(path.stem for path in matching[:5])
         raise ResultsError(f"{run!r} is the start of {len(matching)} runs: {names}. Give more of the name.")
     return matching[0], read_record(matching[0])
+
+
+def related(record: RunRecord, folder: Path) -> list[RunRecord]:
+    """Return the newest readable runs of the same data set, backend and model."""
+    spec = record.spec
+    paths = sorted(folder.glob(f"*-{spec.dataset_label}*-{spec.backend}-{spec.model}-*.json"))[-RELATED_RUNS:]
+    found = []
+    for path in paths:
+        # One that cannot be read is reported by the commands that are about records.
+        with suppress(RecordError):
+            found.append(read_record(path))
+    return found
 
 
 def campaign(name: str, folder: Path) -> tuple[list[RunRecord], list[RecordError]]:

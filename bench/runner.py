@@ -259,9 +259,11 @@ def _data_info(found: Findings, store: Store) -> DataInfo:
 
 def _store_info(spec: RunSpec, store: Store) -> StoreInfo:
     manifest = store.manifest
+    # Once more through the options' own validation: what depends on the data, like the reader, is known by now.
+    kind = type(spec.open_backend()).options_type
     return StoreInfo(
         backend=manifest.backend,
-        options={**spec.options, **manifest.options},
+        options=kind.model_validate({**spec.options, **manifest.options}).model_dump(mode="json"),
         size_bytes=manifest.size_bytes,
         file_count=manifest.file_count,
         prepare_s=manifest.prepare_s,

@@ -1,9 +1,9 @@
 """Prepared stores in the cache: where they lie, what is known of them, whether they are intact.
 
 A store is a folder ``<data dir>/stores/<data set>/<backend>-<key>/`` with the backend's
-files under ``data/``, a hash per sample in ``hashes.npy`` and ``manifest.json``, written
-last. A build happens in a folder of another name and is renamed into place, so a folder
-of this name is complete.
+files under ``data/``, a hash per sample in ``hashes.npy``, the labels in ``labels.npz`` and
+``manifest.json``, written last. A build happens in a folder of another name and is renamed
+into place, so a folder of this name is complete.
 """
 
 from __future__ import annotations

@@ -24,12 +24,14 @@ READ_BACK_BYTES = 16 << 20
 class Verification:
     """The outcome of reading a whole store.
 
-    ``problem`` is None when all is well, else it says what is wrong; ``first_bad`` is the
-    first wrong index where there is one; ``psnr_db`` is given for lossy stores;
-    ``read_s`` is the time that reading and hashing took.
+    ``hashes`` and ``labels`` are those of the samples that could be read, in order. ``problem`` is
+    None when all is well, else it says what is wrong; ``first_bad`` is the first wrong index where
+    there is one; ``psnr_db`` is given for lossy stores; ``read_s`` is the time that reading and
+    hashing took.
     """
 
     hashes: Hashes
+    labels: NDArray[np.int64]
     read_s: float
     first_bad: int | None = None
     problem: str | None = None
@@ -55,6 +57,7 @@ def read_back(
     progress.start(f"verifying {backend.name}", schema.count, "samples")
     started = time.perf_counter()
     parts: list[Hashes] = []
+    labels: list[NDArray[np.int64]] = []
     loss = _Psnr(schema)
     start = 0
     try:
@@ -65,6 +68,7 @@ def read_back(
             here = indices[indices < held]
             x, y = _read(reader, here, schema)
             parts.append(digest.sample_hashes(here, x, y))
+            labels.append(y)
             if original is not None:
                 loss.add(original.x[: len(here)], x)
             progress.advance(len(here))
@@ -74,7 +78,7 @@ def read_back(
         known_bad = digest.first_difference(expected[:start], _joined(parts)) if expected is not None else None
         first_bad = known_bad if known_bad is not None else _first_unreadable(backend, root, schema, start)
         where = "" if first_bad is None else f"sample {first_bad}: "
-        return Verification(_joined(parts), _since(started), first_bad, f"{where}{error}")
+        return Verification(_joined(parts), _all(labels), _since(started), first_bad, f"{where}{error}")
     finally:
         progress.finish()
     hashes = _joined(parts)
@@ -83,7 +87,8 @@ def read_back(
     if held != schema.count:
         first_bad = min(held, schema.count) if first_bad is None else first_bad
         problem = f"it holds {held} samples instead of {schema.count}; sample {first_bad} is the first that is wrong"
-    return Verification(hashes, _since(started), first_bad, problem, loss.value if originals is not None else None)
+    psnr_db = loss.value if originals is not None else None
+    return Verification(hashes, _all(labels), _since(started), first_bad, problem, psnr_db)
 
 
 def _since(started: float) -> float:
@@ -126,6 +131,10 @@ def _first_unreadable(backend: Backend[Any], root: Path, schema: Schema, start: 
 
 def _joined(parts: list[Hashes]) -> Hashes:
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
+
+
+def _all(labels: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(labels) if labels else np.empty(0, dtype=np.int64)
 
 
 class _Psnr:

@@ -57,7 +57,7 @@ def show(
     elif json:
         console.out(record.to_json())
     else:
-        console.show([record])
+        console.show([record], records.related(record, results))
     require_ok(record, None)
 
 

@@ -50,7 +50,7 @@ def run(
         if json:
             console.out(outcome.record.to_json())
         elif outcome.record.status == "ok" and repeat == repeats - 1:
-            console.show(done)
+            console.show(done, records.related(outcome.record, results))
         # Written last, so that a full disk does not take the result from the user's eyes.
         console.say(f"Record: {records.write(outcome.record, results)}")
         require_ok(outcome.record, outcome.trace)

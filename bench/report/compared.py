@@ -6,7 +6,7 @@ import math
 
 from bench.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
 from bench.metrics import METRICS, Metric, significant
-from bench.report.tables import Table, data_label, machine_text
+from bench.report.tables import Table, data_label, machine_text, shuffle_text
 from bench.stats import Interval
 
 
@@ -83,6 +83,8 @@ def _notes(comparison: Comparison) -> list[str]:
         for run in comparison.runs
     )
     notes.append(f"Page cache: {' or '.join(caches)}.")
+    if orders := [text for text in dict.fromkeys(map(shuffle_text, comparison.runs)) if text]:
+        notes.append(f"Order of samples: {' or '.join(orders)}.")
     notes += [f"Measured on: {machine}." for machine in dict.fromkeys(machine_text(run) for run in comparison.runs)]
     return notes
 

@@ -94,7 +94,8 @@ def run_label(record: RunRecord) -> str:
 
 
 def _backend_label(record: RunRecord) -> str:
-    reader = record.spec.options.get("reader")
+    options = record.spec.options if record.store is None else record.store.options
+    reader = options.get("reader")
     return record.spec.backend + (f"[{reader}]" if reader else "")
 
 
