@@ -1,85 +1,168 @@
-"""Rows in encoded chunks: each chunk that a batch touches is decoded once, and the last ones used are kept."""
+"""Rows in encoded chunks: those that a batch touches are decoded side by side, and the last ones used are kept.
+
+Decoded chunks lie in one array, so that a batch is one gather out of it, whatever the number of its chunks.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.contracts.reader import Indices
 
-from .rows import row_bytes
+from .rows import Rows, row_bytes
+
+Bytes = NDArray[np.uint8]
+T = TypeVar("T")
 
 CACHE_BYTES = 64 << 20
 """Decoded chunks that are kept: enough for a shuffle within some blocks, little beside a data set."""
 
-Decode = Callable[[int, NDArray[np.uint8]], None]
+Decode = Callable[[int, Bytes], None]
 """Decode the chunk of this number into an array of a whole chunk's bytes. Called without a lock, by several threads."""
 
+# Less decoded data than this is not worth waking another thread for.
+_PARALLEL_BYTES = 128 << 10
 
-class ChunkedRows:
-    """Rows of ``sample_bytes``, ``rows_per_chunk`` to a chunk; ``decode`` knows where chunks lie and what they hold.
 
-    Memory stays within ``cache_bytes`` and one chunk for each thread that reads.
+class KeptChunks:
+    """Rows of ``sample_bytes``, ``rows_per_chunk`` to each of ``chunks``; ``decode`` knows where they lie.
+
+    Safe to use from several threads: a chunk that a batch is being made of keeps its place until that is done, and
+    chunks for which there is no place are decoded aside. Memory stays within ``cache_bytes`` and one chunk for each
+    thread that decodes. Chunks of one row are decoded to where they belong, and not kept.
     """
 
-    def __init__(self, decode: Decode, rows_per_chunk: int, sample_bytes: int, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, decode: Decode, chunks: int, rows_per_chunk: int, sample_bytes: int, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        import torch
+
         self._decode = decode
         self._rows_per_chunk = rows_per_chunk
         self._sample_bytes = sample_bytes
         self._chunk_bytes = rows_per_chunk * sample_bytes
-        self._most = cache_bytes // max(1, self._chunk_bytes)
-        self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        places = min(chunks, cache_bytes // max(1, self._chunk_bytes)) if rows_per_chunk > 1 else 0
+        self._array = np.empty((places, rows_per_chunk, sample_bytes), np.uint8)
+        self._rows = Rows(self._array.reshape(places * rows_per_chunk, sample_bytes))
+        self._place_of = np.full(chunks, -1, np.int64)
+        self._chunk_in = np.full(places, -1, np.int64)
+        self._users = np.zeros(places, np.int64)
+        self._used_at = np.zeros(places, np.int64)
+        self._batches = 0
         self._lock = threading.Lock()
         self._own = threading.local()
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(max(1, self._threads - 1), thread_name_prefix="decode")
 
     def begin(self) -> None:
-        """See RowSource.begin."""
+        """See RowSource.begin: forget what was decoded, so that every epoch does the same work."""
+        with self._lock:
+            idle = np.flatnonzero(self._users == 0)
+            kept = self._chunk_in[idle]
+            self._place_of[kept[kept >= 0]] = -1
+            self._chunk_in[idle] = -1
 
     def gather(self, indices: Indices, x: NDArray[Any]) -> None:
-        """Copy rows into ``x`` ``(n, ...)``, C-contiguous, of ``row_bytes`` a sample."""
+        """Copy rows into ``x`` ``(n, ...)``, C-contiguous, of ``sample_bytes`` a row."""
+        if not x.size:
+            return
         out = row_bytes(x)
         if self._rows_per_chunk == 1:
-            # Nothing of it is left over to be kept, but for a repeat.
-            for row, chunk in zip(out, indices.tolist(), strict=True):
-                self._decode(chunk, row)
+            self._decode_all(indices.tolist(), out)
             return
         chunks, within = np.divmod(indices, self._rows_per_chunk)
-        order = np.argsort(chunks, kind="stable")
-        touched, starts = np.unique(chunks[order], return_index=True)
-        for chunk, places in zip(touched.tolist(), np.split(order, starts[1:]), strict=True):
-            rows = self._decoded(chunk)
-            if len(places) == 1:
-                out[places[0]] = rows[within[places[0]]]
+        touched, of_touched = np.unique(chunks, return_inverse=True)
+        places, absent = self._claimed(touched)
+        held = places[places >= 0]
+        try:
+            rooms = [self._array[place].reshape(-1) for place in places[absent]]
+            self._decode_all(touched[absent].tolist(), rooms)
+            self._remember(touched[absent], places[absent])
+            if len(held) == len(places):
+                self._rows.gather(places[of_touched] * self._rows_per_chunk + within, out)
             else:
-                out[places] = rows[within[places]]
+                self._gather_in_parts(touched, places, of_touched, within, out)
+        finally:
+            with self._lock:
+                self._users[held] -= 1
 
-    def _decoded(self, chunk: int) -> NDArray[np.uint8]:
-        """Return a chunk's rows, to be used before the next is asked for by the same thread."""
-        with self._lock:
-            kept = self._kept.get(chunk)
-            if kept is not None:
-                self._kept.move_to_end(chunk)
-                return kept
-        rows = self._room()
-        self._decode(chunk, rows.reshape(-1))
-        if not self._most:
-            return rows
-        with self._lock:
-            self._kept[chunk] = rows
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return rows
+    def _claimed(self, touched: Indices) -> tuple[Indices, Indices]:
+        """Return the places of chunks, -1 where there is none, and which of them have to be decoded to theirs.
 
-    def _room(self) -> NDArray[np.uint8]:
-        if self._most:
-            # Another thread may still read what is dropped, so its memory cannot be used again.
-            return np.empty((self._rows_per_chunk, self._sample_bytes), np.uint8)
-        if not hasattr(self._own, "room"):
-            self._own.room = np.empty((self._rows_per_chunk, self._sample_bytes), np.uint8)
-        room: NDArray[np.uint8] = self._own.room
-        return room
+        They are not given to other chunks until their users are fewer by one.
+        """
+        with self._lock:
+            self._batches += 1
+            places = self._place_of[touched]
+            absent = np.flatnonzero(places < 0)
+            kept = places[places >= 0]
+            self._users[kept] += 1
+            self._used_at[kept] = self._batches
+            if len(absent):
+                free = self._longest_unused(len(absent))
+                absent = absent[: len(free)]
+                forgotten = self._chunk_in[free]
+                self._place_of[forgotten[forgotten >= 0]] = -1
+                self._chunk_in[free] = -1
+                self._users[free] += 1
+                self._used_at[free] = self._batches
+                places[absent] = free
+        return places, absent
+
+    def _longest_unused(self, count: int) -> Indices:
+        free = np.flatnonzero(self._users == 0)
+        if len(free) <= count:
+            return free
+        return free[np.argpartition(self._used_at[free], count)[:count]]
+
+    def _remember(self, chunks: Indices, places: Indices) -> None:
+        """Let other batches use what was decoded, unless another thread has been sooner with the same chunk."""
+        with self._lock:
+            new = self._place_of[chunks] < 0
+            self._place_of[chunks[new]] = places[new]
+            self._chunk_in[places[new]] = chunks[new]
+
+    def _gather_in_parts(
+        self, touched: Indices, places: Indices, of_touched: Indices, within: Indices, out: Bytes
+    ) -> None:
+        placed = np.flatnonzero(places[of_touched] >= 0)
+        out[placed] = self._array[places[of_touched[placed]], within[placed]]
+
+        def decode_aside(number: int) -> None:
+            if not hasattr(self._own, "rows"):
+                self._own.rows = np.empty((self._rows_per_chunk, self._sample_bytes), np.uint8)
+            rows: Bytes = self._own.rows
+            self._decode(int(touched[number]), rows.reshape(-1))
+            wanted = np.flatnonzero(of_touched == number)
+            out[wanted] = rows[within[wanted]]
+
+        self._divide(decode_aside, np.flatnonzero(places < 0).tolist())
+
+    def _decode_all(self, chunks: Sequence[int], rooms: Sequence[Bytes] | Bytes) -> None:
+        self._divide(lambda item: self._decode(*item), list(zip(chunks, rooms, strict=True)))
+
+    def _divide(self, work: Callable[[T], None], items: Sequence[T]) -> None:
+        """Do one work for each chunk: in the main thread on as many threads as torch has, in another on that alone."""
+        threads = self._threads if threading.current_thread() is threading.main_thread() else 1
+        if threads == 1 or len(items) * self._chunk_bytes < _PARALLEL_BYTES:
+            _work_through(work, items)
+            return
+        others = [self._pool.submit(_work_through, work, items[number::threads]) for number in range(1, threads)]
+        try:
+            _work_through(work, items[::threads])
+        finally:
+            # Nobody may write to the batch or the places once this returns.
+            wait(others)
+        for other in others:
+            other.result()
+
+
+def _work_through(work: Callable[[T], None], items: Sequence[T]) -> None:
+    for item in items:
+        work(item)

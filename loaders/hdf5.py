@@ -1,37 +1,29 @@
-"""One HDF5 file with the data sets ``x`` and ``y``, contiguous or chunked, read through h5py."""
+"""One HDF5 file with the data sets ``x`` and ``y``, contiguous or chunked."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from bench.contracts.backend import Backend, BackendError, require_empty
+from bench.contracts.backend import Backend, require_empty
 from bench.contracts.options import Options
-from bench.contracts.reader import BatchReader, Indices, NaiveReader, PerProcess, Reader
+from bench.contracts.reader import BatchReader
 from bench.contracts.source import SampleBlock, Schema, reblocked
 
-from .store import checked_blocks, damaged, gather
-
-if TYPE_CHECKING:
-    import h5py
-    import torch
+from .hdf5_handle import load_filter, open_file
+from .hdf5_layout import read_layout, reading
+from .hdf5_library import HandWrittenReader, LibraryReader
+from .hdf5_mapped import open_mapped
+from .mapped import MappedReader
+from .store import checked_blocks
 
 _FILE = "data.h5"
 _WRITE_BYTES = 4 << 20
-_CACHED_CHUNKS = 16
-_CACHE_BYTES = 16 << 20
-# From here on the fresh array that h5py returns for each sample costs more than its slower read into a buffer.
-_LARGE_SAMPLE_BYTES = 32 << 10
-# The default of HDF5 2; older versions keep 1 MiB, and results should not depend on that.
-_NAIVE_CACHE: dict[str, Any] = {"rdcc_nbytes": 8 << 20, "rdcc_nslots": 8191}
 
 
 class Hdf5Options(Options):
@@ -49,8 +41,10 @@ class Hdf5Options(Options):
     compression: Literal["none", "lzf", "gzip", "zstd", "blosc"] = Field(
         "none", description="gzip at level 4; zstd (level 3) and blosc (LZ4, shuffled bytes) need the hdf5plugin extra"
     )
-    reader: Literal["library", "naive"] = Field(
-        "library", description="library: whole batches, sorted; naive: h5py defaults, one sample at a time"
+    reader: Literal["library", "mapped", "naive"] = Field(
+        "library",
+        description="library: whole batches through h5py; mapped: a mapping of the file, which HDF5 only says the "
+        "layout of; naive: h5py defaults, one sample at a time",
     )
 
     @model_validator(mode="before")
@@ -72,6 +66,8 @@ class Hdf5Backend(Backend[Hdf5Options]):
     """``data.h5``; every process opens it anew, as handles that cross a fork return wrong data."""
 
     name: ClassVar[str] = "hdf5"
+    # 2: chunks that are not compressed lie behind each other.
+    format_version: ClassVar[int] = 2
     options_type: ClassVar[type[Options]] = Hdf5Options
 
     def resolved(self, schema: Schema) -> Options:
@@ -86,15 +82,21 @@ class Hdf5Backend(Backend[Hdf5Options]):
     def write(self, samples: Iterable[SampleBlock], schema: Schema, root: Path) -> None:
         """See Backend.write."""
         import h5py
+        from h5py import h5d, h5p
 
         require_empty(root)
         chunk = self._chunk(schema)
-        create = {"chunks": chunk and (chunk, *schema.shape), **_compression(self.options.compression)}
+        create = {"chunks": chunk and (chunk, *schema.shape), **load_filter(self.options.compression)}
+        # Allocated before anything else, chunks lie at even distances, and need no index.
+        layout = h5p.create(h5p.DATASET_CREATE)
+        layout.set_alloc_time(h5d.ALLOC_TIME_EARLY if self.options.compression == "none" else h5d.ALLOC_TIME_DEFAULT)
         step = chunk or 1
         step *= max(1, _WRITE_BYTES // (step * schema.sample_bytes))
         # The file format is pinned: what h5py takes by default depends on its version.
         with h5py.File(root / _FILE, "w", libver=("v110", "v110")) as file:
-            x = file.create_dataset("x", (schema.count, *schema.shape), schema.dtype, fill_time="never", **create)
+            x = file.create_dataset(
+                "x", (schema.count, *schema.shape), schema.dtype, fill_time="never", dcpl=layout, **create
+            )
             y = file.create_dataset("y", (schema.count,), np.int64)
             done = 0
             for block in reblocked(checked_blocks(samples, schema), step):
@@ -104,140 +106,17 @@ class Hdf5Backend(Backend[Hdf5Options]):
 
     def open(self, root: Path) -> BatchReader:
         """See Backend.open."""
-        path = root / _FILE
-        _compression(self.options.compression)
-        with _reading(path):
-            import h5py
-
-            with h5py.File(path, "r") as file:
-                meta = _inspect(path, self.options.compression, file["x"], file["y"])
-        return (_Naive if self.options.reader == "naive" else _Library)(meta)
-
-
-def _compression(name: str) -> dict[str, Any]:
-    """Return the keywords of h5py for a filter; loads the plug-in that reading needs as well."""
-    if name in ("zstd", "blosc"):
-        try:
-            import hdf5plugin
-        except ImportError as error:
-            raise BackendError(f"compression={name} of hdf5 needs hdf5plugin: pip install hdf5plugin") from error
-        if name == "zstd":
-            return {"compression": hdf5plugin.Zstd(clevel=3)}
-        return {"compression": hdf5plugin.Blosc(cname="lz4", clevel=5, shuffle=hdf5plugin.Blosc.SHUFFLE)}
-    if name == "gzip":
-        return {"compression": "gzip", "compression_opts": 4}
-    return {} if name == "none" else {"compression": name}
-
-
-class _Meta(NamedTuple):
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    compression: str
-    chunked: bool
-    cache_bytes: int
-
-
-def _inspect(path: Path, compression: str, x: h5py.Dataset, y: h5py.Dataset) -> _Meta:
-    if y.shape != x.shape[:1] or y.dtype != np.int64:
-        raise damaged(path, f"labels are {y.dtype} {y.shape} for samples of shape {x.shape}")
-    # A chunk is cached only where it must be decoded: without a cache HDF5 reads just the rows asked for.
-    filtered = x.chunks is not None and x.id.get_create_plist().get_nfilters() > 0
-    chunk_bytes = int(np.prod(x.chunks, dtype=np.int64)) * x.dtype.itemsize if filtered else 0
-    cache_bytes = max(chunk_bytes, min(_CACHED_CHUNKS * chunk_bytes, _CACHE_BYTES))
-    return _Meta(path, x.shape, x.dtype, compression, x.chunks is not None, cache_bytes)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise damaged(path, error) from error
-
-
-class _Handle(NamedTuple):
-    file: h5py.File
-    x: h5py.Dataset
-    y: NDArray[np.int64]
-
-
-def _open_tuned(meta: _Meta) -> _Handle:
-    import h5py
-    from h5py import h5f, h5p
-
-    _compression(meta.compression)
-    access = h5p.create(h5p.FILE_ACCESS)
-    access.set_cache(0, 1009, meta.cache_bytes, 1.0)
-    # HDF5 would read 64 KiB for every smaller piece of a contiguous data set: three times slower when shuffled.
-    access.set_sieve_buf_size(0)
-    with _reading(meta.path):
-        file = h5py.File(h5f.open(os.fsencode(meta.path), h5f.ACC_RDONLY, fapl=access))
-        return _Handle(file, file["x"], file["y"][()])
-
-
-def _open_plain(meta: _Meta) -> _Handle:
-    import h5py
-
-    _compression(meta.compression)
-    with _reading(meta.path):
-        file = h5py.File(meta.path, "r", **_NAIVE_CACHE)
-        return _Handle(file, file["x"], file["y"][()])
-
-
-class _Library(Reader):
-    def __init__(self, meta: _Meta) -> None:
-        super().__init__(meta.shape[0], meta.shape[1:], meta.dtype)
-        self._meta = meta
-        self._handle = PerProcess(partial(_open_tuned, meta))
-        self._large = int(np.prod(self.shape, dtype=np.int64)) * meta.dtype.itemsize >= _LARGE_SAMPLE_BYTES
-
-    def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
-        handle = self._handle()
-        y.numpy()[:] = handle.y[indices]
-        with _reading(self._meta.path):
-            if self._large:
-                _read_in_place(handle.x, indices, x.numpy())
-            elif self._meta.chunked:
-                _read_rows(handle.x, indices, x.numpy())
-            else:
-                _read_at_once(handle.x, indices, x.numpy())
-
-
-def _read_at_once(data: h5py.Dataset, indices: Indices, x: NDArray[Any]) -> None:
-    """One selection of all rows: fastest where samples are small and contiguous."""
-    unique, inverse = np.unique(indices, return_inverse=True)
-    if len(unique):
-        gather(data[unique], inverse, x)
-
-
-def _read_rows(data: h5py.Dataset, indices: Indices, x: NDArray[Any]) -> None:
-    """Row by row, as a selection of several rows is 40 times slower on chunks; sorted, so that each decodes once."""
-    order = np.argsort(indices, kind="stable")
-    for row, index in zip(order.tolist(), indices[order].tolist(), strict=True):
-        x[row] = data[index]
-
-
-def _read_in_place(data: h5py.Dataset, indices: Indices, x: NDArray[Any]) -> None:
-    """Row by row into the buffer, through the low-level interface: fastest where samples are large."""
-    from h5py import h5s
-
-    order = np.argsort(indices, kind="stable")
-    count, rest = (1, *x.shape[1:]), (0,) * (x.ndim - 1)
-    here, there = h5s.create_simple(count), data.id.get_space()
-    for row, index in zip(order.tolist(), indices[order].tolist(), strict=True):
-        there.select_hyperslab((index, *rest), count)
-        data.id.read(here, there, x[row : row + 1])
-
-
-class _Naive(NaiveReader):
-    def __init__(self, meta: _Meta) -> None:
-        super().__init__(meta.shape[0], meta.shape[1:], meta.dtype)
-        self._meta = meta
-        self._handle = PerProcess(partial(_open_plain, meta))
-
-    def read_one(self, index: int) -> tuple[NDArray[Any], int]:
-        handle = self._handle()
-        with _reading(self._meta.path):
-            sample: NDArray[Any] = handle.x[index]
-        return sample, int(handle.y[index])
+        path, compression = root / _FILE, self.options.compression
+        mapped = self.options.reader == "mapped"
+        if not mapped:
+            load_filter(compression)
+        with reading(path), open_file(path) as file:
+            layout = read_layout(path, file)
+        if not mapped:
+            return (HandWrittenReader if self.options.reader == "naive" else LibraryReader)(layout, compression)
+        reader = MappedReader(
+            layout.count, layout.shape[1:], layout.dtype, partial(open_mapped, path), gathers=not layout.filters
+        )
+        # What is damaged is to show now: so the file is mapped in this process at once.
+        reader.__getitems__([])
+        return reader

@@ -16,6 +16,7 @@ import math
 import mmap
 import os
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ _SPARE_MAPS = 4096
 # Below this a second core does not repay waking it; above, one fancy index costs more than a slice for each row.
 _PARALLEL_BYTES = 128 << 10
 _SLICE_BYTES = 64 << 10
+_PATIENCE = 8
+_MOST_PATIENCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +76,66 @@ class Rows:
         self._array = array
         self._tensor = torch.from_numpy(array)
         self._torch = torch
+        # How many batches are gathered on one core before several are tried, and the same for the next time.
+        self._alone = 1
+        self._patience = _PATIENCE
+        self._alone_ns_per_byte = math.inf
 
     def gather(self, positions: Indices, x: Bytes) -> None:
         """Copy the rows at ``positions`` into ``x`` ``(n, row_bytes)``, without the GIL.
 
-        In the main thread, which has torch's threads at its service, on all of them; in any other on that one alone,
-        since several that divide each batch between the same cores would wait for each other.
+        On the calling thread alone; in the main thread, which has torch's threads at its service, on all of them as
+        long as that is faster. Torch's threads wait for each other: beside other work on the cores they took 10 to 100
+        times as long as one.
         """
         if (
-            x.nbytes >= _PARALLEL_BYTES
-            and threading.current_thread() is threading.main_thread()
-            and self._torch.get_num_threads() > 1
+            x.nbytes < _PARALLEL_BYTES
+            or threading.current_thread() is not threading.main_thread()
+            or self._torch.get_num_threads() == 1
         ):
-            from_numpy = self._torch.from_numpy
-            self._torch.index_select(self._tensor, 0, from_numpy(positions), out=from_numpy(x))
-        else:
             np.take(self._array, positions, axis=0, out=x, mode="clip")
+            return
+        started_ns = time.perf_counter_ns()
+        if self._alone:
+            np.take(self._array, positions, axis=0, out=x, mode="clip")
+            self._alone -= 1
+            self._alone_ns_per_byte = min(self._alone_ns_per_byte, (time.perf_counter_ns() - started_ns) / x.nbytes)
+            return
+        from_numpy = self._torch.from_numpy
+        self._torch.index_select(self._tensor, 0, from_numpy(positions), out=from_numpy(x))
+        if (time.perf_counter_ns() - started_ns) / x.nbytes > self._alone_ns_per_byte:
+            self._alone = self._patience
+            self._patience = min(2 * self._patience, _MOST_PATIENCE)
+        else:
+            self._patience = _PATIENCE
 
 
 def row_bytes(samples: NDArray[Any]) -> Bytes:
     """Return the bytes ``(n, row_bytes)`` of C-contiguous samples ``(n, ...)``."""
     return samples.reshape(len(samples), math.prod(samples.shape[1:])).view(np.uint8)
+
+
+class MappedFiles:
+    """The beginnings of files, mapped read-only behind each other: file ``i`` from ``bytes[i * spacing]`` on.
+
+    Args:
+        files: Their paths.
+        sizes: How many bytes of each, ``(files,)`` int64.
+        spacing: A multiple of the page; the least that fits if not given.
+
+    Raises:
+        BackendError: A file is missing or ends too early, or there are too many files to be mapped.
+    """
+
+    def __init__(self, files: Sequence[Path], sizes: NDArray[np.int64], spacing: int | None = None) -> None:
+        self.spacing = spacing or _up_to(int(sizes.max(initial=0)), mmap.ALLOCATIONGRANULARITY)
+        self.bytes = _mapped(files, sizes, self.spacing)
+        mapped = [self.bytes[n * self.spacing :] for n in range(len(sizes))]
+        self._ahead = ReadAhead(files, sizes.tolist(), mapped)
+
+    def begin(self) -> None:
+        """Have read from storage what is not in memory: all of it is about to be needed."""
+        self._ahead.begin()
 
 
 class MappedRows:
@@ -113,11 +155,11 @@ class MappedRows:
         sizes = _needed_bytes(pieces, count, row_bytes)
         granule = math.lcm(mmap.ALLOCATIONGRANULARITY, row_bytes or 1)
         longest = int(sizes.max(initial=0))
-        if len(sizes) * _up_to(longest, granule) > _MAX_ADDRESSES:
-            granule = mmap.ALLOCATIONGRANULARITY
         spacing = _up_to(longest, granule)
-        self._bytes = _mapped(pieces.files, sizes, spacing)
-        self._ahead = ReadAhead(pieces.files, sizes.tolist(), [self._bytes[n * spacing :] for n in range(len(sizes))])
+        if len(sizes) * spacing > _MAX_ADDRESSES or _maps(sizes, spacing) > _allowed():
+            spacing = _up_to(longest, mmap.ALLOCATIONGRANULARITY)
+        self._files = MappedFiles(pieces.files, sizes, spacing)
+        self._bytes = self._files.bytes
         begins = pieces.file_of * spacing + pieces.offsets
         shift = int(begins[0]) % row_bytes if len(begins) and row_bytes else 0
         within = np.arange(pieces.rows_per_piece, dtype=np.int64)
@@ -135,7 +177,7 @@ class MappedRows:
 
     def begin(self) -> None:
         """Have read from storage what is not in memory: every row is about to be needed."""
-        self._ahead.begin()
+        self._files.begin()
 
     def gather(self, indices: Indices, x: NDArray[Any]) -> None:
         """Copy rows into ``x`` ``(n, ...)``, C-contiguous, of ``row_bytes`` a sample."""
@@ -206,11 +248,11 @@ def _mapped(files: Sequence[Path], sizes: NDArray[np.int64], spacing: int) -> By
     """Map the first ``sizes[i]`` bytes of file ``i`` at ``i * spacing``."""
     if len(files) > 1 and not hasattr(os, "memfd_create"):
         raise BackendError(f"{files[0].parent}: many files are mapped as one only on Linux. Use reader=library.")
-    allowed = _allowed_maps() - _SPARE_MAPS
-    if len(files) > allowed:
+    maps, allowed = _maps(sizes, spacing), _allowed()
+    if maps > allowed:
         raise BackendError(
-            f"{files[0].parent}: {len(files):,} files are more than the {allowed:,} that the system lets a process "
-            "map. Store more samples in a file, use reader=library, or raise vm.max_map_count."
+            f"{files[0].parent}: {len(files):,} files take {maps:,} mappings, more than the {allowed:,} that the "
+            "system leaves this process. Store more samples in a file, use reader=library, or raise vm.max_map_count."
         )
     owner: object = None
     address = 0
@@ -243,11 +285,20 @@ def _mapped(files: Sequence[Path], sizes: NDArray[np.int64], spacing: int) -> By
     return np.asarray(_Addresses(address, total, owner))
 
 
-def _allowed_maps() -> int:
+def _maps(sizes: NDArray[np.int64], spacing: int) -> int:
+    """Return how many mappings files take: one each, and one for the gap behind each that does not fill its space."""
+    pages = mmap.ALLOCATIONGRANULARITY
+    return len(sizes) + int(np.count_nonzero(-(-sizes // pages) * pages < spacing))
+
+
+def _allowed() -> int:
+    """Return how many more mappings this process may have, less some to spare."""
     try:
-        return int(Path("/proc/sys/vm/max_map_count").read_text())
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+        taken = Path("/proc/self/maps").read_bytes().count(b"\n")
     except (OSError, ValueError):
-        return 65530
+        most, taken = 65530, 0
+    return most - taken - _SPARE_MAPS
 
 
 def _mmap(address: int | None, size: int, protection: int, flags: int, descriptor: int) -> int:

@@ -1,34 +1,29 @@
-"""A Zarr v3 group with the arrays ``x`` and ``y``, optionally sharded, read through zarr-python."""
+"""A Zarr v3 group with the arrays ``x`` and ``y``, optionally sharded: its options, and how it is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from bench.contracts.backend import Backend, require_empty
 from bench.contracts.options import Options
-from bench.contracts.reader import BatchReader, Indices, NaiveReader, PerProcess, Reader
+from bench.contracts.reader import BatchReader
 from bench.contracts.source import SampleBlock, Schema, reblocked
 
-from .store import checked_blocks, damaged, gather
-
-if TYPE_CHECKING:
-    import torch
-    import zarr
+from .mapped import MappedReader
+from .store import checked_blocks
+from .zarr_library import LibraryReader, OneByOneReader
+from .zarr_mapped import checked_layout, open_mapped
 
 _DEFAULT_CHUNK_BYTES = 64 << 10
 _WRITE_BYTES = 4 << 20
 _LABELS_PER_CHUNK = 1 << 16
 _DEFAULT_LEVEL = {"zstd": 3, "blosc": 5}
-# A whole batch of chunks at a time through the pipeline: by default each chunk is a task of its own.
-_PIPELINE_BATCH = 256
 
 
 class ZarrOptions(Options):
@@ -47,14 +42,16 @@ class ZarrOptions(Options):
         ge=1,
         le=1 << 20,
         description="samples per shard file, a multiple of chunk; not sharded if not given, as finding a chunk inside "
-        "a shard costs zarr-python more than opening a file",
+        "a shard costs zarr-python (reader=library) more than opening a file",
     )
     codec: Literal["none", "zstd", "blosc"] = Field("none", description="compression; blosc is LZ4 on shuffled bytes")
     clevel: int | None = Field(
         None, ge=1, le=19, description="level of the codec: zstd 1 to 19 (3 if not given), blosc 1 to 9 (5)"
     )
-    reader: Literal["library", "naive"] = Field(
-        "library", description="library: one sorted selection (oindex) per batch; naive: one sample at a time"
+    reader: Literal["library", "mapped", "naive"] = Field(
+        "library",
+        description="library: whole batches through zarr-python, each chunk read once per batch; mapped: chunk files "
+        "or shards mapped and read by their published layout, without zarr-python; naive: one sample at a time",
     )
 
     @model_validator(mode="after")
@@ -134,81 +131,11 @@ class ZarrBackend(Backend[ZarrOptions]):
 
     def open(self, root: Path) -> BatchReader:
         """See Backend.open."""
-        blosc = self.options.codec == "blosc" and self.options.shard is None
-        naive = self.options.reader == "naive"
-        opener = partial(_open if naive else _open_tuned, root, blosc)
-        handle = opener()
-        return (_Naive if naive else _Library)(root, handle.x.shape, handle.x.dtype, PerProcess(opener))
-
-
-class _Handle(NamedTuple):
-    x: zarr.Array[Any]
-    y: NDArray[np.int64]
-
-
-@contextmanager
-def _reading(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise damaged(root, error) from error
-
-
-def _open_tuned(root: Path, blosc: bool) -> _Handle:
-    import zarr
-    from torch.utils.data import get_worker_info
-
-    settings: dict[str, Any] = {"codec_pipeline.batch_size": _PIPELINE_BATCH}
-    if get_worker_info() is not None:
-        # Zarr makes its threads on first use; worker processes times cores of them would only compete.
-        settings["threading.max_workers"] = 1
-    # Both settings take effect when the arrays are opened, so they need not outlive that.
-    with zarr.config.set(settings):
-        return _open(root, blosc)
-
-
-def _open(root: Path, blosc: bool) -> _Handle:
-    import zarr
-
-    from .zarr_store import BloscStore, CompleteStore
-
-    with _reading(root):
-        store = (BloscStore if blosc else CompleteStore)(root, read_only=True)
-        group = zarr.open_group(store, mode="r", zarr_format=3)
-        x, y = group["x"], group["y"]
-        if not isinstance(x, zarr.Array) or not isinstance(y, zarr.Array):
-            raise damaged(root, "x and y are not both arrays")
-        if y.shape != x.shape[:1] or y.dtype != np.int64:
-            raise damaged(root, f"labels are {y.dtype} {y.shape} for samples of shape {x.shape}")
-        return _Handle(x, np.asarray(y[:]))
-
-
-class _Library(Reader):
-    def __init__(self, root: Path, shape: tuple[int, ...], dtype: np.dtype[Any], handle: PerProcess[_Handle]) -> None:
-        super().__init__(shape[0], shape[1:], dtype)
-        self._root = root
-        self._handle = handle
-
-    def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
-        handle = self._handle()
-        y.numpy()[:] = handle.y[indices]
-        # Sorted and without repeats: some versions of zarr return wrong rows of shards otherwise.
-        unique, inverse = np.unique(indices, return_inverse=True)
-        if not len(unique):
-            return
-        with _reading(self._root):
-            rows = np.asarray(handle.x.oindex[unique])
-        gather(rows, inverse, x.numpy())
-
-
-class _Naive(NaiveReader):
-    def __init__(self, root: Path, shape: tuple[int, ...], dtype: np.dtype[Any], handle: PerProcess[_Handle]) -> None:
-        super().__init__(shape[0], shape[1:], dtype)
-        self._root = root
-        self._handle = handle
-
-    def read_one(self, index: int) -> tuple[NDArray[Any], int]:
-        handle = self._handle()
-        with _reading(self._root):
-            sample = np.asarray(handle.x[index])
-        return sample, int(handle.y[index])
+        if self.options.reader == "naive":
+            return OneByOneReader(root, blosc=self.options.codec == "blosc" and self.options.shard is None)
+        if self.options.reader == "library":
+            return LibraryReader(root)
+        x = checked_layout(root)
+        return MappedReader(
+            x.shape[0], x.shape[1:], x.dtype, partial(open_mapped, root), gathers=self.options.codec == "none"
+        )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from .store import damaged
@@ -30,10 +35,11 @@ class CompleteStore(LocalStore):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """See Store.get; raises BackendError for a missing chunk."""
-        cached = None if prototype is None else _read_cached(f"{self.root}/{key}", byte_range)
-        if cached and prototype is not None:
-            value: Buffer | None = prototype.buffer.from_bytes(cached)
-        else:
+        value: Buffer | None = None
+        if prototype is not None:
+            with suppress(OSError):
+                value = prototype.buffer.from_array_like(_read(f"{self.root}/{key}", byte_range, os.RWF_NOWAIT))
+        if not value:
             value = await super().get(key, prototype, byte_range)
         self._check(key, value)
         return value
@@ -45,8 +51,11 @@ class CompleteStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """See LocalStore.get_sync; raises BackendError for a missing chunk."""
-        value = super().get_sync(key, prototype=prototype, byte_range=byte_range)
+        """See SupportsGetSync.get_sync; raises BackendError for a missing chunk."""
+        value: Buffer | None = None
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            content = _read(f"{self.root}/{key}", byte_range, 0)
+            value = (prototype or default_buffer_prototype()).buffer.from_array_like(content)
         self._check(key, value)
         return value
 
@@ -71,12 +80,9 @@ class BloscStore(CompleteStore):
             raise damaged(self.root / key, f"{len(value)} bytes where the chunk's header says {stated}")
 
 
-def _read_cached(path: str, byte_range: ByteRequest | None) -> bytearray | None:
-    """Return what is asked for if that takes no waiting for the disk, else None."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
+def _read(path: str, byte_range: ByteRequest | None, flags: int) -> NDArray[np.uint8]:
+    """Return what is asked for of a file. Raises OSError; with RWF_NOWAIT also if it takes waiting for the disk."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(file).st_size
         start, end = 0, size
@@ -86,10 +92,13 @@ def _read_cached(path: str, byte_range: ByteRequest | None) -> bytearray | None:
             start = byte_range.offset
         elif isinstance(byte_range, SuffixByteRequest):
             start = max(0, size - byte_range.suffix)
-        content = bytearray(max(0, end - start))
-        got = os.preadv(file, [content], start, os.RWF_NOWAIT)
-    except OSError:
-        return None
+        content = np.empty(max(0, end - start), np.uint8)
+        got = 0
+        while got < len(content):
+            more = os.preadv(file, [content[got:].data], start + got, flags)
+            if not more:
+                raise OSError(errno.EIO, "ended while it was read", path)
+            got += more
+        return content
     finally:
         os.close(file)
-    return content if got == len(content) else None

@@ -14,6 +14,7 @@ import toy_plugins
 from bench import loading, order
 from bench.contracts.backend import BackendError
 from bench.contracts.reader import Reader
+from bench.loading.processes import WorkerDiedError
 from bench.spec import RunSpec
 
 X, Y = toy_plugins.toy_arrays()
@@ -179,3 +180,111 @@ def test_closing_ends_worker_processes() -> None:
     batches.close()
     loader.close()
     assert not [p for p in workers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+WORKERS = [kind for kind in KINDS if "workers" in kind]
+
+
+@pytest.mark.parametrize("kind", WORKERS, ids=str)
+def test_an_epoch_that_is_left_early_does_not_spoil_the_next(kind: dict) -> None:
+    loader = loading.make_loader(ArrayReader(), spec(**kind))
+    try:
+        for epoch in range(4):
+            left = loader.epoch(epoch)
+            next(left)
+            left.close()
+            plan = order.batch_indices(spec(**kind), 300, epoch)
+            for indices, (x, y) in zip(plan, loader.epoch(epoch), strict=True):
+                assert np.array_equal(x.numpy(), X[indices])
+                assert np.array_equal(y.numpy(), Y[indices])
+    finally:
+        loader.close()
+
+
+class GatheringReader(ArrayReader):
+    gathers = True
+
+    def __init__(self, trace: Path) -> None:
+        super().__init__()
+        self.trace = trace
+
+    def read_into(self, indices, x, y) -> None:
+        with self.trace.open("a") as file:
+            file.write(f"{len(indices)}\n")
+        super().read_into(indices, x, y)
+
+
+@pytest.mark.parametrize("kind", KINDS[:4], ids=str)
+def test_workers_take_several_cheap_batches_at_a_time_and_deliver_each(kind: dict, tmp_path: Path) -> None:
+    loader = loading.make_loader(GatheringReader(tmp_path / "trace"), spec(**kind))
+    try:
+        plan = order.batch_indices(spec(**kind), 300, 0)
+        for indices, (x, y) in zip(plan, loader.epoch(0), strict=True):
+            assert np.array_equal(x.numpy(), X[indices])
+            assert np.array_equal(y.numpy(), Y[indices])
+    finally:
+        loader.close()
+    calls = sorted(map(int, (tmp_path / "trace").read_text().split()))
+    assert calls == ([44, 256] if kind else [12] + 9 * [32])
+
+
+class BeginningReader(ArrayReader):
+    """Learns the order before it is asked for a sample, and fails where it is not the one that is asked for."""
+
+    def begin(self, order) -> None:
+        self.coming = order.tolist()
+
+    def read_into(self, indices, x, y) -> None:
+        if not set(indices.tolist()) <= set(self.coming):
+            raise BackendError("not what was announced.")
+        super().read_into(indices, x, y)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_readers_are_told_the_order_of_each_epoch(kind: dict) -> None:
+    loader = loading.make_loader(BeginningReader(), spec(**kind))
+    try:
+        for epoch, batches in ((0, 3), (1, None), (2, 2)):
+            delivered = sum(len(y) for _, y in loader.epoch(epoch, batches))
+            assert delivered == (300 if batches is None else 32 * batches)
+    finally:
+        loader.close()
+
+
+class StumblingReader(ArrayReader):
+    def begin(self, order) -> None:
+        raise BackendError("the store is gone.")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_an_error_at_the_beginning_of_an_epoch_is_told(kind: dict) -> None:
+    loader = loading.make_loader(StumblingReader(), spec(**kind))
+    try:
+        with pytest.raises(BackendError, match=r"^the store is gone\.$"):
+            next(loader.epoch(0))
+    finally:
+        loader.close()
+
+
+class ExitingReader(ArrayReader):
+    def read_into(self, indices, x, y) -> None:
+        os._exit(7)
+
+
+def test_a_worker_that_ends_is_told_with_how() -> None:
+    loader = loading.make_loader(ExitingReader(), spec(workers=2))
+    try:
+        with pytest.raises(WorkerDiedError, match=r"^A loader worker \(process \d+\) ended with exit code 7\.$"):
+            next(loader.epoch(0))
+    finally:
+        loader.close()
+
+
+def test_buffers_are_used_again_and_again() -> None:
+    for kind in KINDS[:4]:
+        loader = loading.make_loader(ArrayReader(), spec(**kind))
+        try:
+            places = {x.data_ptr() for epoch in range(4) for x, _ in loader.epoch(epoch)}
+        finally:
+            loader.close()
+        assert len(places) <= kind.get("workers", 0) * loading.PREFETCH_BATCHES + 1

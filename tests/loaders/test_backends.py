@@ -59,6 +59,12 @@ CASES = [
     Case(Hdf5Backend, {"compression": "lzf"}),
     Case(Hdf5Backend, {"chunk": 7, "compression": "zstd"}, needs="hdf5plugin"),
     Case(Hdf5Backend, {"compression": "blosc"}, needs="hdf5plugin"),
+    Case(Hdf5Backend, {"reader": "mapped"}),
+    Case(Hdf5Backend, {"chunk": 7, "reader": "mapped"}),
+    Case(Hdf5Backend, {"compression": "gzip", "reader": "mapped"}),
+    Case(Hdf5Backend, {"chunk": 7, "compression": "lzf", "reader": "mapped"}),
+    Case(Hdf5Backend, {"chunk": 7, "compression": "zstd", "reader": "mapped"}, needs="hdf5plugin"),
+    Case(Hdf5Backend, {"chunk": 7, "compression": "blosc", "reader": "mapped"}, needs="hdf5plugin"),
     Case(ZarrBackend),
     Case(ZarrBackend, {"chunk": 4, "reader": "naive"}),
     Case(ZarrBackend, {"chunk": 4}),
@@ -66,6 +72,12 @@ CASES = [
     Case(ZarrBackend, {"chunk": 2, "shard": 8, "codec": "zstd", "reader": "naive"}),
     Case(ZarrBackend, {"chunk": 5, "codec": "zstd", "clevel": 1}),
     Case(ZarrBackend, {"chunk": 4, "codec": "blosc"}),
+    Case(ZarrBackend, {"chunk": 4, "codec": "blosc", "reader": "naive"}),
+    Case(ZarrBackend, {"chunk": 4, "reader": "mapped"}),
+    Case(ZarrBackend, {"chunk": 2, "shard": 8, "reader": "mapped"}),
+    Case(ZarrBackend, {"chunk": 1, "codec": "zstd", "reader": "mapped"}),
+    Case(ZarrBackend, {"chunk": 5, "codec": "blosc", "reader": "mapped"}),
+    Case(ZarrBackend, {"chunk": 2, "shard": 8, "codec": "zstd", "reader": "mapped"}),
 ]
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from bench.contracts.backend import BackendError
 from bench.loaders import read_ahead, rows
-from bench.loaders.chunks import ChunkedRows
 from bench.loaders.rows import MappedRows, Pieces, Rows
 
 
@@ -117,36 +116,6 @@ def test_a_gather_is_the_same_in_any_thread(thread: bool) -> None:
     else:
         gather()
     assert np.array_equal(x, data[indices])
-
-
-@settings(max_examples=40, deadline=None)
-@given(per_chunk=st.integers(1, 9), cache_rows=st.integers(0, 40), seed=st.integers(0, 99))
-def test_a_chunk_is_decoded_once_a_batch_and_kept_as_long_as_there_is_room(per_chunk, cache_rows, seed) -> None:
-    rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, (-(-50 // per_chunk) * per_chunk, 6), np.uint8)
-    decoded: list[int] = []
-
-    def decode(chunk: int, out: np.ndarray) -> None:
-        decoded.append(chunk)
-        out[:] = data[chunk * per_chunk : (chunk + 1) * per_chunk].reshape(-1)
-
-    source = ChunkedRows(decode, per_chunk, 6, cache_rows * 6)
-    for _ in range(3):
-        decoded.clear()
-        indices = rng.integers(0, 50, 30)
-        x = np.zeros((30, 2, 3), np.uint8)
-        source.gather(indices, x)
-        assert np.array_equal(x.reshape(30, 6), data[indices])
-        if per_chunk > 1:
-            assert len(decoded) == len(set(decoded))
-        assert set(decoded) <= set((indices // per_chunk).tolist())
-    room = cache_rows // per_chunk
-    if per_chunk > 1 and room >= 50:
-        decoded.clear()
-        source.gather(np.arange(50), np.zeros((50, 6), np.uint8))
-        again = len(decoded)
-        source.gather(np.arange(50), np.zeros((50, 6), np.uint8))
-        assert len(decoded) == again
 
 
 def test_files_that_are_not_in_memory_are_read_ahead(tmp_path: Path) -> None:
