@@ -25,7 +25,20 @@ BLOCK_SAMPLES = 256
 BUFFER_BLOCKS = 16
 """What a block shuffle has where nothing is said: a buffer of 4,096 samples."""
 
-_ADDED = ("dataset_options", "cache", "memory_limit_bytes", "drop_caches", "block_samples", "buffer_blocks")
+PREFETCH_BATCHES = 2
+"""Batches that each worker keeps ready where nothing is said, as torch's DataLoader does by default."""
+
+_ADDED = (
+    "dataset_options",
+    "cache",
+    "memory_limit_bytes",
+    "drop_caches",
+    "block_samples",
+    "buffer_blocks",
+    "prefetch",
+    "compile",
+    "channels_last",
+)
 """Fields that later versions added: at their defaults they are no part of a run's identity."""
 
 
@@ -124,6 +137,9 @@ class RunSpec(StoreSpec):
     workers: int = Field(0, ge=0, le=512)
     worker_kind: Literal["process", "thread"] = "process"
     start_method: Literal["fork", "forkserver", "spawn"] = "fork"
+    prefetch: int = Field(PREFETCH_BATCHES, ge=1, le=64)
+    """Batches that each worker keeps ready, rounded up to whole tasks where it reads several batches at once."""
+
     device: str = "auto"
     seed: int = Field(0, ge=0, lt=2**63)
     shuffle: Shuffle = "full"
@@ -134,6 +150,8 @@ class RunSpec(StoreSpec):
     """Blocks whose samples a block shuffle shuffles together; None for any other shuffle."""
 
     amp: bool = False
+    compile: bool = False
+    channels_last: bool = False
     deterministic: bool = False
     cache: CacheState = "as-is"
     memory_limit_bytes: int | None = Field(None, ge=1)

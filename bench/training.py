@@ -35,15 +35,27 @@ class Trainer:
     """SGD with momentum and cross-entropy; a model that is None measures loading alone."""
 
     def __init__(
-        self, model: nn.Module | None, device: torch.device, *, amp: bool, scale: tuple[float, float] | None = None
+        self,
+        model: nn.Module | None,
+        device: torch.device,
+        *,
+        amp: bool,
+        scale: tuple[float, float] | None = None,
+        channels_last: bool = False,
+        compiled: bool = False,
     ) -> None:
-        self._model = model
+        self._model: Callable[[Tensor], Tensor] | None = model
         self._device = device
         self._amp = amp
         self._scale = scale
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._copies = _side_stream(device) if device.type == "cuda" else None
         if model is not None:
             model.to(device).train()
+            if channels_last:
+                model.to(memory_format=torch.channels_last)
+            if compiled:
+                self._model = torch.compile(model)
             self._optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
             self._criterion = nn.CrossEntropyLoss()
 
@@ -53,7 +65,7 @@ class Trainer:
             return None
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._amp):
-            scores = self._model(normalised(x, self._scale))
+            scores = self._model(normalised(x, self._scale).contiguous(memory_format=self._layout))
             loss = self._criterion(scores, y)
         loss.backward()
         self._optimizer.step()

@@ -64,7 +64,11 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
         _begin_gpu(device, link)
     _seed(spec)
     model = None if spec.model == NO_MODEL else model_builder(spec.model)(job.shape, job.classes)
-    trainer = Trainer(model, device, amp=spec.amp, scale=job.scale)
+    if spec.compile:
+        # In this process: helpers of the compiler would count as part of the run.
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    layout = {"channels_last": spec.channels_last, "compiled": spec.compile}
+    trainer = Trainer(model, device, amp=spec.amp, scale=job.scale, **layout)
     link.tell("device", str(device))
     link.tell("environment", {**_environment(job, device), "freed_memory_kept": freed_memory_kept})
     link.ask("memory", "baseline")

@@ -49,4 +49,4 @@ class MappedReader(Reader):
         """See Reader.read_into."""
         opened = self._opened()
         opened.x.gather(indices, x.numpy())
-        np.take(opened.y, indices, out=y.numpy(), mode="clip")
+        opened.y.take(indices, out=y.numpy(), mode="clip")

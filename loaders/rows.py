@@ -45,6 +45,7 @@ _SPARE_MAPS = 4096
 _PARALLEL_BYTES = 128 << 10
 _SLICE_BYTES = 64 << 10
 _PATIENCE = 8
+_TRIALS = 3
 _MOST_PATIENCE = 4096
 
 
@@ -76,9 +77,11 @@ class Rows:
         self._array = array
         self._tensor = torch.from_numpy(array)
         self._torch = torch
-        # How many batches are gathered on one core before several are tried, and the same for the next time.
+        # How many batches are still gathered on one core, how many it will be the next time, and how often in a row
+        # several cores have been slower.
         self._alone = 1
         self._patience = _PATIENCE
+        self._slower = 0
         self._alone_ns_per_byte = math.inf
 
     def gather(self, positions: Indices, x: Bytes) -> None:
@@ -93,21 +96,24 @@ class Rows:
             or threading.current_thread() is not threading.main_thread()
             or self._torch.get_num_threads() == 1
         ):
-            np.take(self._array, positions, axis=0, out=x, mode="clip")
+            self._array.take(positions, axis=0, out=x, mode="clip")
             return
         started_ns = time.perf_counter_ns()
         if self._alone:
-            np.take(self._array, positions, axis=0, out=x, mode="clip")
+            self._array.take(positions, axis=0, out=x, mode="clip")
             self._alone -= 1
             self._alone_ns_per_byte = min(self._alone_ns_per_byte, (time.perf_counter_ns() - started_ns) / x.nbytes)
             return
         from_numpy = self._torch.from_numpy
         self._torch.index_select(self._tensor, 0, from_numpy(positions), out=from_numpy(x))
-        if (time.perf_counter_ns() - started_ns) / x.nbytes > self._alone_ns_per_byte:
-            self._alone = self._patience
+        if (time.perf_counter_ns() - started_ns) / x.nbytes <= self._alone_ns_per_byte:
+            self._slower, self._patience = 0, _PATIENCE
+            return
+        # Once is nothing: threads that have slept take as long to wake as to gather.
+        self._slower += 1
+        if self._slower == _TRIALS:
+            self._slower, self._alone = 0, self._patience
             self._patience = min(2 * self._patience, _MOST_PATIENCE)
-        else:
-            self._patience = _PATIENCE
 
 
 def row_bytes(samples: NDArray[Any]) -> Bytes:

@@ -33,6 +33,10 @@ class SpecFlags:
     start_method: Annotated[
         Literal["fork", "forkserver", "spawn"], typer.Option(help="How worker processes start.")
     ] = "fork"
+    prefetch: Annotated[
+        int,
+        typer.Option(metavar="N", help="Batches that each worker keeps ready; more where it reads several at once."),
+    ] = 2
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to train.")] = "auto"
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of samples.")] = 0
     shuffle: Annotated[
@@ -53,6 +57,12 @@ class SpecFlags:
         typer.Option(metavar="K", help="With --shuffle block: blocks per buffer; 16 if not given.", show_default=False),
     ] = None
     amp: Annotated[bool, typer.Option("--amp", help="Train in bfloat16 where that is safe (autocast).")] = False
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network (torch.compile); the first epoch pays for it.")
+    ] = False
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Lay images and weights out channels last, as GPUs like it.")
+    ] = False
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Deterministic algorithms: equal losses for every backend.")
     ] = False

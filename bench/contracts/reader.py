@@ -9,6 +9,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
@@ -214,6 +215,7 @@ def checked_indices(indices: Sequence[int] | Indices, count: int) -> Indices:
     return wanted
 
 
+@cache
 def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     """Return torch's dtype of the same name. Raises TypeError where torch has none."""
     import torch

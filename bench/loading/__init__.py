@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.contracts.reader import BatchReader, DeviceReader, Reader
-from bench.loading.batches import PREFETCH_BATCHES, Batch, Loader, WorkerError
-from bench.spec import RunSpec
+from bench.loading.batches import Batch, Loader, WorkerError
+from bench.spec import PREFETCH_BATCHES, RunSpec
 
 if TYPE_CHECKING:
     import torch

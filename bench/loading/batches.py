@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 
 from bench.child import Failure
@@ -15,9 +16,6 @@ from bench.spec import RunSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PREFETCH_BATCHES = 2
-"""Batches that each worker keeps ready, as torch's DataLoader does by default."""
 
 SPARE_SLOTS = 2
 """Buffers beside those in use that a device may still copy from."""
@@ -66,8 +64,13 @@ class Slot:
     @classmethod
     def allocated(cls, reader: Reader, samples: int, batch_size: int, *, pin: bool) -> Slot:
         """Return a slot in fresh memory, touched so that no page is missing when time counts."""
-        x = torch.empty((samples, *reader.shape), dtype=torch_dtype(reader.dtype), pin_memory=pin)
-        y = torch.empty(samples, dtype=torch.int64, pin_memory=pin)
+        if pin:
+            x = torch.empty((samples, *reader.shape), dtype=torch_dtype(reader.dtype), pin_memory=True)
+            y = torch.empty(samples, dtype=torch.int64, pin_memory=True)
+        else:
+            # NumPy asks the kernel for huge pages where an array is large; torch does not.
+            x = torch.from_numpy(np.empty((samples, *reader.shape), reader.dtype))
+            y = torch.from_numpy(np.empty(samples, np.int64))
         return cls(x.zero_(), y.zero_(), batch_size)
 
     def batches(self, samples: int) -> Iterator[Batch]:
@@ -99,6 +102,14 @@ def samples_per_task(reader: Reader, spec: RunSpec) -> int:
         return spec.batch_size
     batch_bytes = max(1, spec.batch_size * math.prod(reader.shape) * reader.dtype.itemsize)
     return spec.batch_size * max(1, min(_TASK_BATCHES, _TASK_BYTES // batch_bytes))
+
+
+def slots_needed(spec: RunSpec, samples: int) -> int:
+    """Return how many tasks of that size may be under way, done ahead of their turn, or with the consumer.
+
+    Each worker keeps ``spec.prefetch`` batches ready; a task of as many batches does.
+    """
+    return spec.workers * math.ceil(spec.prefetch * spec.batch_size / samples) + 1
 
 
 def order_of(spec: RunSpec, count: int, epoch: int, batches: int | None) -> Indices:

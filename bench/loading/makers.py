@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bench.child import Failure, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
-from bench.loading.batches import PREFETCH_BATCHES, Batch, WorkerError
+from bench.loading.batches import Batch, WorkerError
 from bench.loading.workers import begin_worker
 from bench.order import batch_indices
 from bench.spec import RunSpec
@@ -64,7 +64,7 @@ class ThreadMaker:
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         ahead: deque[Future[Batch]] = deque()
-        limit = self._spec.workers * PREFETCH_BATCHES
+        limit = self._spec.workers * self._spec.prefetch
         try:
             for indices in batch_indices(self._spec, len(self._reader), epoch, batches):
                 ahead.append(self._pool.submit(self._read, indices))
@@ -96,7 +96,7 @@ class DataLoaderMaker:
             collate_fn=_unchanged,
             pin_memory=pin,
             persistent_workers=True,
-            prefetch_factor=PREFETCH_BATCHES,
+            prefetch_factor=spec.prefetch,
             multiprocessing_context=spec.start_method,
             worker_init_fn=partial(_begin, os.getpid()),
         )

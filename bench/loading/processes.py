@@ -23,12 +23,12 @@ from bench.child import Failure, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import Reader
 from bench.loading.batches import (
-    PREFETCH_BATCHES,
     SPARE_SLOTS,
     Batch,
     WorkerError,
     order_of,
     samples_per_task,
+    slots_needed,
     tasks_of,
 )
 from bench.loading.shared import SharedRing
@@ -54,8 +54,7 @@ class ProcessLoader:
         size = min(self._samples, len(reader))
         # Those that a device may still copy from are left alone meanwhile: waiting for it would hold up the consumer.
         self._spare = SPARE_SLOTS if pin else 0
-        # One for each task under way or done ahead of its turn, and the one that the consumer has.
-        slots = spec.workers * PREFETCH_BATCHES + 1 + self._spare
+        slots = slots_needed(spec, self._samples) + self._spare
         self._ring = SharedRing(reader, slots, size, spec.batch_size, pin=pin)
         self._workers: list[_Worker] = []
 

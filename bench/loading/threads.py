@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from bench.contracts.reader import Indices, Reader
-from bench.loading.batches import PREFETCH_BATCHES, SPARE_SLOTS, Batch, Slot, order_of, samples_per_task, tasks_of
+from bench.loading.batches import SPARE_SLOTS, Batch, Slot, order_of, samples_per_task, slots_needed, tasks_of
 from bench.spec import RunSpec
 
 
@@ -45,9 +45,8 @@ class ThreadLoader:
         self._reader = reader
         self._spec = spec
         self._samples = samples_per_task(reader, spec)
-        # One for each task under way or done ahead of its turn, and the one that the consumer has.
         self._spare = SPARE_SLOTS if pin else 0
-        slots = spec.workers * PREFETCH_BATCHES + 1 + self._spare
+        slots = slots_needed(spec, self._samples) + self._spare
         size = min(self._samples, len(reader))
         self._slots = [Slot.allocated(reader, size, spec.batch_size, pin=pin) for _ in range(slots)]
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()

@@ -12,6 +12,7 @@ a minute ago says little. Stores are warm, and what is delivered first is compar
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -27,10 +28,11 @@ import bare
 import numpy as np
 import torch
 from cases import CASES, DATA, DATALOADER, WORKERS, Case, Work
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from bench import console, loading, order, prepare
 from bench.contracts.reader import BatchReader
+from bench.loading.sampler import IndexBatches
 from bench.measure import environment, heap, probes
 from bench.report import document, render
 from bench.report.tables import Table
@@ -72,19 +74,6 @@ class Row:
     def ratio(self) -> float:
         """The median ratio to the limit."""
         return statistics.median(self.ratios)
-
-
-class IndexBatches(Sampler[torch.Tensor]):
-    """Batches of indices as tensors: lists of Python numbers halve the throughput of small samples."""
-
-    def __init__(self, batches: list[torch.Tensor]) -> None:
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter(self._batches)
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
 
 class Source:
@@ -153,7 +142,8 @@ def measure(source: Source, case: Case, workers: str, shuffle: str) -> Row:
     def run(batches: int) -> Iterator[loading.Batch]:
         if loader is not None:
             return loader.epoch(0, batches)
-        return iter(DataLoader(reader, batch_size=None, sampler=IndexBatches(plan[:batches])))
+        whole = DataLoader(reader, batch_size=None, sampler=IndexBatches(len(source.y), spec.batch_size))
+        return itertools.islice(whole, batches)
 
     try:
         if loader is not None:

@@ -10,11 +10,13 @@ import psutil
 import pytest
 import torch
 import toy_plugins
+from torch.utils.data import DataLoader
 
 from bench import loading, order
 from bench.contracts.backend import BackendError
 from bench.contracts.reader import Reader
 from bench.loading.processes import WorkerDiedError
+from bench.loading.sampler import IndexBatches
 from bench.spec import RunSpec
 
 X, Y = toy_plugins.toy_arrays()
@@ -148,26 +150,38 @@ def test_an_error_arrives_at_its_batch_with_its_own_text(kind: dict) -> None:
         loader.close()
 
 
-def test_threads_read_ahead_but_no_further_than_two_batches_each() -> None:
-    begun = []
+class MakingReader(TracingReader):
+    """Makes batches of its own, as readers that read one sample at a time do."""
 
-    class CountingReader(ArrayReader):
-        def read_into(self, indices, x, y) -> None:
-            begun.append(indices[0])
-            super().read_into(indices, x, y)
+    def __getitems__(self, indices):
+        with self.trace.open("a") as file:
+            file.write("made\n")
+        return torch.from_numpy(X[indices]), torch.from_numpy(Y[indices])
 
-    loader = loading.make_loader(CountingReader(), spec(workers=2, worker_kind="thread"))
+
+@pytest.mark.parametrize("prefetch", [{}, {"prefetch": 1}, {"prefetch": 3}], ids=str)
+@pytest.mark.parametrize("reader", [TracingReader, MakingReader])
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_workers_read_as_far_ahead_as_they_are_told_and_no_further(
+    kind: str, reader: type[TracingReader], prefetch: dict, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    loader = loading.make_loader(reader(trace), spec(workers=2, worker_kind=kind, **prefetch))
     batches = loader.epoch(0)
     next(batches)
     next(batches)
-    most = 2 + 2 * loading.PREFETCH_BATCHES
+    # The consumer's own batch is read as well as those ahead of it; where workers fill buffers, it holds one meanwhile.
+    most = 2 + 2 * prefetch.get("prefetch", loading.PREFETCH_BATCHES)
+    if reader is MakingReader and kind == "thread":
+        most -= 1
     deadline = time.monotonic() + 30
-    while len(begun) < most:
-        assert time.monotonic() < deadline, "the threads do not read ahead"
+    while len(trace.read_text().splitlines()) < most:
+        assert time.monotonic() < deadline, "the workers do not read ahead"
         time.sleep(0.01)
     time.sleep(0.2)  # enough for a read that should not be
+    batches.close()
     loader.close()
-    assert len(begun) == most
+    assert len(trace.read_text().splitlines()) == most
 
 
 def test_closing_ends_worker_processes() -> None:
@@ -288,3 +302,19 @@ def test_buffers_are_used_again_and_again() -> None:
         finally:
             loader.close()
         assert len(places) <= kind.get("workers", 0) * loading.PREFETCH_BATCHES + 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_torchs_loader_delivers_the_same_batches_from_index_tensors(workers: int) -> None:
+    sampler = IndexBatches(300, 32, seed=4)
+    theirs = DataLoader(ArrayReader(), batch_size=None, sampler=sampler, num_workers=workers)
+    assert len(theirs) == 10
+    for epoch in (0, 1, 5):
+        if epoch == 5:
+            sampler.set_epoch(5)
+        plan = order.batch_indices(spec(seed=4), 300, epoch)
+        for indices, (x, y) in zip(plan, theirs, strict=True):
+            assert np.array_equal(x.numpy(), X[indices])
+            assert np.array_equal(y.numpy(), Y[indices])
+    in_order = [indices.tolist() for indices in IndexBatches(5, 2, shuffle=False)]
+    assert in_order == [[0, 1], [2, 3], [4]]

@@ -60,6 +60,7 @@ def test_a_memory_limit_holds_or_is_refused_in_one_line(bench) -> None:
         (("--shuffle", "block", "--block-samples", "0"), "--block-samples '0': input should be greater than or equal"),
         (("--shuffle", "block", "--buffer-blocks", "-1"), "--buffer-blocks '-1': input should be greater than or"),
         (("--shuffle", "blocks"), "blocks"),
+        (("--prefetch", "0"), "--prefetch '0': input should be greater than or equal to 1."),
         (("--repeats", "0"), "greater than or equal to 1"),
         (("--timeout", "0"), "greater than or equal to 1"),
     ],
@@ -84,3 +85,27 @@ def test_sizes_are_powers_of_1024(text: str, size: int) -> None:
 def test_what_is_no_size_is_told(text: str) -> None:
     with pytest.raises(SizeError, match="Write it like 500M or 2G"):
         size_bytes(text)
+
+
+def test_a_backend_that_needs_a_gpu_is_unsupported_on_the_cpu(bench) -> None:
+    result = bench(*RUN, "--backend", "cupy", "--epochs", "1", "--device", "cpu", "--json")
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("bench: unsupported while in phase prepare: cupy: ")
+    record = RunRecord.model_validate_json(result.stdout)
+    assert record.status == "unsupported"
+    assert record.epochs == []
+    assert "--device cuda, or --backend memmap" in record.error.message
+
+
+@pytest.mark.parametrize(
+    ("backend", "options", "facts"),
+    [("filesystem", ("format=png",), {"decoder"}), ("filesystem", ("format=npy",), set()), ("memmap", (), set())],
+)
+def test_a_record_says_how_the_reader_reads(bench, backend: str, options: tuple[str, ...], facts: set[str]) -> None:
+    chosen = [part for option in options for part in ("--option", option)]
+    result = bench(*RUN, "--backend", backend, *chosen, "--epochs", "1", "--json")
+    record = RunRecord.model_validate_json(result.stdout)
+    assert set(record.reader) == facts
+    assert record.reader.get("decoder", "torchcodec") in {"torchcodec", "Pillow"}
+    expected = {"png": "library", "npy": "mapped"}.get(str(record.store.options.get("format")), "mapped")
+    assert record.store.options["reader"] == expected

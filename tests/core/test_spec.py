@@ -36,6 +36,13 @@ def test_a_block_shuffle_is_complete_and_leaves_other_runs_their_identity() -> N
     assert (identity("full"), identity("none")) == ("393cbea41327574b", "98794df0a7dd5cbc")
 
 
+def test_prefetch_is_part_of_a_run_and_leaves_others_their_identity() -> None:
+    plain = RunSpec(backend="hdf5", dataset="toys", options={"reader": "library"})
+    # Written down before there was a prefetch to choose.
+    assert plain.spec_id == plain.model_copy(update={"prefetch": 2}).spec_id == "393cbea41327574b"
+    assert len({spec(workers=2, prefetch=count).spec_id for count in (1, 2, 3, 64)}) == 4
+
+
 def test_a_spec_survives_json() -> None:
     base = spec(option=["compression=gzip"])
     assert RunSpec.model_validate_json(base.model_dump_json()) == base
@@ -58,6 +65,8 @@ def test_a_spec_survives_json() -> None:
         ({"batch_size": 0}, "--batch-size '0': input should be greater than or equal to 1."),
         ({"epochs": 0}, "--epochs '0': "),
         ({"workers": -1}, "--workers '-1': "),
+        ({"prefetch": 0}, "--prefetch '0': input should be greater than or equal to 1."),
+        ({"prefetch": 65}, "--prefetch '65': input should be less than or equal to 64."),
         ({"limit": 0}, "--limit '0': "),
         ({"device": "gpu"}, "--device 'gpu': must be auto, cpu, cuda or cuda:N."),
         ({"source": "remote"}, "--source 'remote': must be auto, official, synthetic or local:PATH."),

@@ -151,14 +151,20 @@ WAYS = [
 STORES = [
     ("memory",),
     ("memmap",),
+    ("memmap", "reader=library"),
     ("memmap", "reader=naive"),
+    ("cupy",),
     ("filesystem",),
     ("filesystem", "format=npy"),
     ("hdf5",),
     ("hdf5", "chunk=7", "compression=gzip"),
+    ("hdf5", "reader=mapped"),
+    ("hdf5", "chunk=7", "compression=gzip", "reader=mapped"),
     ("hdf5", "reader=naive"),
     ("zarr",),
     ("zarr", "chunk=4", "shard=16", "codec=zstd"),
+    ("zarr", "reader=mapped"),
+    ("zarr", "chunk=4", "shard=16", "codec=zstd", "reader=mapped"),
     ("zarr", "reader=naive"),
 ]
 
