@@ -41,7 +41,7 @@ LAYERS = [
         "bench.campaign",
         "bench.comparability",
     ],
-    ["bench.comparison", "bench.checks"],
+    ["bench.comparison", "bench.checks", "bench.tuning"],
     ["bench.inspection"],
     ["bench.isolated", "bench.trial", "bench.report", "bench.cleaning"],
     ["bench.observer"],
