@@ -198,9 +198,17 @@ def _kill_tree(pid: int) -> None:
 
 @contextmanager
 def sigint_ignored() -> Iterator[None]:
-    """Have processes that are started meanwhile ignore a Ctrl-C."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Have processes that are started meanwhile hear nothing of a Ctrl-C; here one that comes meanwhile is heard later.
+
+    They inherit that it is blocked. Other threads do not have it blocked, so a handler keeps what they are given.
+    """
+    came: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGINT, previous)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from bench import isolated
-from bench.child import Child, ChildDiedError
+from bench.child import Child, ChildDiedError, sigint_ignored
 from bench.contracts.source import SilentProgress
 from bench.spec import StoreSpec, make_spec
 from bench.store import StoreError
@@ -159,3 +159,30 @@ def test_a_defect_is_one_line_with_its_traceback_kept_aside(tmp_path: Path) -> N
         isolated.prepare(spec("toy-defect"), tmp_path, (), SilentProgress())
     assert "toy_plugins.py" in caught.value.trace
     assert not list(tmp_path.rglob(".building-*"))
+
+
+def sleep_a_moment(link) -> None:
+    time.sleep(1)
+    link.tell("slept")
+
+
+def interrupt_while_starting(started: list[Child]) -> None:
+    with sigint_ignored():
+        started.append(Child(sleep_a_moment))
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(started[0].pid, signal.SIGINT)
+
+
+def interrupt_and_wait() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+
+
+def test_an_interruption_while_a_process_starts_is_neither_lost_nor_passed_on() -> None:
+    started: list[Child] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_while_starting(started)
+    with started[0] as child:
+        assert ("slept", None) in list(child.messages())
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_and_wait()
