@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bench.comparability import differences
 from bench.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.record import RunRecord
-from bench.spec import NO_MODEL
+from bench.spec import NO_MODEL, PREFETCH_BATCHES
 from bench.stats import needed_count
 
 RUN_METRICS = (
@@ -149,11 +149,20 @@ def options_text(record: RunRecord) -> str:
 def work_text(record: RunRecord) -> str:
     """Return what decides, beside data and order, whether two runs did the same work, in short."""
     spec = record.spec
-    workers = f"{spec.workers} {spec.worker_kind} workers" if spec.workers else "no workers"
-    parts = [f"{record.data.count:,} samples" if record.data else "", f"batch {spec.batch_size}", workers]
-    parts += [_epochs_text(record), record.device or spec.device]
-    parts += [name for name in ("amp", "deterministic") if getattr(spec, name)]
+    samples = f"{record.data.count:,} samples" if record.data else ""
+    parts = [samples, f"batch {spec.batch_size}", _workers_text(record), _epochs_text(record)]
+    parts += [record.device or spec.device]
+    switches = ("amp", "compile", "channels_last", "deterministic")
+    parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
     return ", ".join(part for part in parts if part)
+
+
+def _workers_text(record: RunRecord) -> str:
+    spec = record.spec
+    if not spec.workers:
+        return "no workers"
+    ahead = "" if spec.prefetch == PREFETCH_BATCHES else f" (prefetch {spec.prefetch})"
+    return f"{spec.workers} {spec.worker_kind} workers{ahead}"
 
 
 def cache_text(record: RunRecord) -> str:
@@ -236,9 +245,9 @@ def _spread_text(records: Sequence[RunRecord]) -> str:
 def _title(record: RunRecord) -> str:
     spec = record.spec
     work = "loading alone" if spec.model == "none" else f"training {spec.model}"
-    workers = f", {spec.workers} {spec.worker_kind} workers" if spec.workers else ", no workers"
     count = f"{record.data.count:,} samples" if record.data else "no samples"
-    return f"{_backend_label(record)} on {data_label(record)}: {work}, {count}, batch {spec.batch_size}{workers}"
+    what = f"{work}, {count}, batch {spec.batch_size}, {_workers_text(record)}"
+    return f"{_backend_label(record)} on {data_label(record)}: {what}"
 
 
 def comparison_table(records: Sequence[RunRecord]) -> Table:
