@@ -16,7 +16,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import IO, Any
 
 import psutil
@@ -78,9 +80,8 @@ class Child:
         stderr = self._stderr and _path_of(self._stderr)
         self._process = context.Process(target=_begin, args=(target, pipe, stderr, args), name="bench-child")
         self._ended = False
-        with sigint_ignored():
-            # Inherited: only the parent decides what an interruption means.
-            self._process.start()
+        # Only the parent decides what an interruption means.
+        start_held(self._process)
         pipe.close()
         self.pid = int(self._process.pid or 0)
 
@@ -157,6 +158,7 @@ def _path_of(file: IO[bytes]) -> str:
 
 
 def _begin(target: Callable[..., None], pipe: Connection, stderr: str | None, args: tuple[Any, ...]) -> None:
+    ignore_sigint()
     die_with(os.getppid())
     if stderr is not None:
         descriptor = os.open(stderr, os.O_WRONLY | os.O_APPEND)
@@ -197,11 +199,14 @@ def _kill_tree(pid: int) -> None:
 
 
 @contextmanager
-def sigint_ignored() -> Iterator[None]:
-    """Have processes that are started meanwhile hear nothing of a Ctrl-C; here one that comes meanwhile is heard later.
+def sigint_held() -> Iterator[None]:
+    """Have processes that are started meanwhile begin with SIGINT blocked; here, one that comes is heard afterwards.
 
-    They inherit that it is blocked. Other threads do not have it blocked, so a handler keeps what they are given.
+    They are to call :func:`ignore_sigint` before anything else. Threads that do not have it blocked may be given one
+    all the same, which a handler keeps.
     """
+    # Started later, multiprocessing's tracker would unblock the signal.
+    resource_tracker.ensure_running()
     came: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -212,3 +217,20 @@ def sigint_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
         if came:
             signal.raise_signal(signal.SIGINT)
+
+
+def start_held(process: BaseProcess) -> None:
+    """Start a process that is to ignore SIGINT; none is left where one comes meanwhile."""
+    try:
+        with sigint_held():
+            process.start()
+    except KeyboardInterrupt:
+        process.kill()
+        process.join()
+        raise
+
+
+def ignore_sigint() -> None:
+    """Hear nothing of a Ctrl-C from here on, nor have any process that this one starts hear of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.child import die_with, sigint_ignored
+from bench.child import die_with, ignore_sigint, start_held
 from bench.measure.gpu import GpuSample, GpuSensor, GpuUse, summarise
 from bench.measure.memory import Pss, Rss, pss_of, rss_peaks_of, tree_pids
 
@@ -60,8 +60,7 @@ class Sampler:
         context = multiprocessing.get_context("spawn")
         self._pipe, pipe = context.Pipe()
         self._process = context.Process(target=_serve, args=(pipe, pid), name="bench-sampler")
-        with sigint_ignored():
-            self._process.start()
+        start_held(self._process)
         pipe.close()
         self._final: Sampled | None = None
         self._asked = 0
@@ -116,6 +115,7 @@ class Sampler:
 
 
 def _serve(pipe: Connection, pid: int) -> None:
+    ignore_sigint()
     die_with(os.getppid())
     watch = _Watch(pid)
     # Not the pipe's own poll(), which builds a selector each time.

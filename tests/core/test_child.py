@@ -1,17 +1,19 @@
 """Processes that work for this one: they report, they fail in one line, they never outlive it."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from bench import isolated
-from bench.child import Child, ChildDiedError, sigint_ignored
+from bench.child import Child, ChildDiedError, sigint_held, start_held
 from bench.contracts.source import SilentProgress
 from bench.spec import StoreSpec, make_spec
 from bench.store import StoreError
@@ -166,11 +168,27 @@ def sleep_a_moment(link) -> None:
     link.tell("slept")
 
 
+def interrupt_both(pid: int) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(pid, signal.SIGINT)
+
+
 def interrupt_while_starting(started: list[Child]) -> None:
-    with sigint_ignored():
+    with sigint_held():
         started.append(Child(sleep_a_moment))
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(started[0].pid, signal.SIGINT)
+        interrupt_both(started[0].pid)
+
+
+class InterruptedStart:
+    """A process whose user presses Ctrl-C before its start is known to be over."""
+
+    def __init__(self) -> None:
+        self.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+        self.kill, self.join = self.process.kill, self.process.join
+
+    def start(self) -> None:
+        self.process.start()
+        interrupt_both(self.process.pid)
 
 
 def interrupt_and_wait() -> None:
@@ -178,6 +196,15 @@ def interrupt_and_wait() -> None:
     time.sleep(5)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What runs in the background of a shell begins with Ctrl-C ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_while_a_process_starts_is_neither_lost_nor_passed_on() -> None:
     started: list[Child] = []
     with pytest.raises(KeyboardInterrupt):
@@ -186,3 +213,11 @@ def test_an_interruption_while_a_process_starts_is_neither_lost_nor_passed_on() 
         assert ("slept", None) in list(child.messages())
     with pytest.raises(KeyboardInterrupt):
         interrupt_and_wait()
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interruption_while_it_starts_leaves_no_process() -> None:
+    starting = InterruptedStart()
+    with pytest.raises(KeyboardInterrupt):
+        start_held(starting)
+    assert starting.process.exitcode == -signal.SIGKILL

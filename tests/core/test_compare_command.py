@@ -60,7 +60,7 @@ def test_every_block_runs_each_cell_and_the_control_in_an_order_of_its_own(labor
     for block in range(8):
         inside = [place for place in places if place.block == block]
         names = [place.cell + (" control" if place.control else "") for place in inside]
-        assert sorted(names) == ["hdf5[library]", "memmap[library]", "memmap[library] control"]
+        assert sorted(names) == ["hdf5[library]", "memmap[mapped]", "memmap[mapped] control"]
         assert [place.position for place in inside] == [0, 1, 2]
         orders.append(tuple(names))
     assert len(set(orders)) > 1
@@ -69,7 +69,7 @@ def test_every_block_runs_each_cell_and_the_control_in_an_order_of_its_own(labor
 def test_it_says_which_is_slower_and_by_how_much(laboratory: list[RunRecord]) -> None:
     result = compare(*TWO)
     assert result.exit_code == 0, result.output
-    assert "hdf5[library] is slower than memmap[library]: 2.002 times its epoch" in result.stdout
+    assert "hdf5[library] is slower than memmap[mapped]: 2.002 times its epoch" in result.stdout
     assert "p = 0.0078" in result.stdout
 
 
@@ -82,7 +82,7 @@ def test_it_can_be_derived_again_from_its_records(laboratory: list[RunRecord]) -
     other = compare("--recorded", "last", "--metric", "samples_per_s")
     assert "0.500" in other.stdout
     turned = compare("--recorded", laboratory[0].campaign.id, "--baseline", "hdf5[library]")
-    assert "memmap[library] is faster than hdf5[library]" in turned.stdout
+    assert "memmap[mapped] is faster than hdf5[library]" in turned.stdout
 
 
 def test_runs_of_another_machine_are_refused_unless_told_to(laboratory: list[RunRecord]) -> None:
@@ -111,7 +111,7 @@ def test_options_belong_to_their_backend(laboratory: list[RunRecord]) -> None:
     result = compare("--dataset", "cifar10", "--backend", "memmap", "--backend", "memmap,reader=naive", "--blocks", "1")
     assert result.exit_code == 0, result.output
     assert {(r.campaign.cell, r.spec.options["reader"]) for r in laboratory} == {
-        ("memmap[library]", "library"),
+        ("memmap[mapped]", "mapped"),
         ("memmap[naive]", "naive"),
     }
     assert "no difference shown" in result.stdout
@@ -151,7 +151,7 @@ def test_it_writes_markdown_into_a_document(laboratory: list[RunRecord]) -> None
     assert compare(*TWO, "--into", "page.md").exit_code == 0
     text = Path("page.md").read_text()
     assert "hdf5[library] is slower" in text
-    assert "| memmap[library] |" in text
+    assert "| memmap[mapped] |" in text
     assert "old" not in text
 
 
