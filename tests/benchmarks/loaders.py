@@ -39,15 +39,16 @@ from bench.report.tables import Table
 from bench.spec import RunSpec, make_spec
 from bench.store import Store
 
-ROUNDS = 7
-PASS_S = 1.0
+ROUNDS = 5
+PASS_S = 0.5
 """How long a pass may take: of what is slower, only the first batches are loaded."""
 
-CPU_S = 0.5
+CPU_S = 0.3
 """How long CPU time is counted at least, as the kernel counts it in steps of 10 ms."""
 
-CHECKED_BATCHES = 40
-BARE_GOAL = 0.80
+CHECKED_BATCHES = 20
+READERS = ("naive", "library", "mapped")
+NAMED = {"torch", "numpy", "h5py", "zarr", "numcodecs", "pillow", "torchcodec"}
 
 Run = Callable[[int], Iterator[loading.Batch]]
 
@@ -69,6 +70,11 @@ class Row:
     goal: float | None = None
     bare: str | None = None
     bare_ratios: list[float] | None = None
+
+    @property
+    def words(self) -> str:
+        """What the row is about."""
+        return _words(self.data, self.case, self.reader, self.workers, self.order)
 
     @property
     def ratio(self) -> float:
@@ -98,14 +104,18 @@ class Source:
         store = prepare.prepare(spec, self._folder, (self._folder,), console.make_progress(), repair=True)
         return store, spec.open_backend().open(store.root)
 
-    def limit_s(self, plan: list[torch.Tensor]) -> float:
-        """Return what these batches take at the limit, in seconds."""
+    def limit_per_s(self, plan: list[torch.Tensor]) -> float:
+        """Return the samples per second of an epoch at the limit.
+
+        Always a whole epoch: a few batches would be over before torch's threads are awake, or lie in the processor's
+        cache when they come again.
+        """
         started = time.perf_counter()
         for indices in plan:
             out = self._buffer[: len(indices)]
             torch.index_select(self._flat, 0, indices, out=out)
             out[0, 0].item()
-        return time.perf_counter() - started
+        return len(self.y) / (time.perf_counter() - started)
 
     def check(self, plan: list[torch.Tensor], run: Run) -> None:
         """Compare the first batches with the source, byte for byte."""
@@ -153,13 +163,13 @@ def measure(source: Source, case: Case, workers: str, shuffle: str) -> Row:
         few = min(len(plan), 8)
         each_s = min(pass_s(run, few) for _ in range(2)) / few
         batches = min(len(plan), max(few, int(PASS_S / each_s)))
-        taken, ratios, bare_ratios = plan[:batches], [], []
-        seconds = []
+        taken, ratios, bare_ratios, seconds = plan[:batches], [], [], []
+        samples = sum(map(len, taken))
         alone = _bare(source, case, spec, store, taken) if case.bare else None
         pass_s(run, batches)
         for _ in range(ROUNDS):
-            before_s, own_s, after_s = source.limit_s(taken), pass_s(run, batches), source.limit_s(taken)
-            ratios.append((before_s + after_s) / 2 / own_s)
+            before, own_s, after = source.limit_per_s(plan), pass_s(run, batches), source.limit_per_s(plan)
+            ratios.append(samples / own_s / ((before + after) / 2))
             seconds.append(own_s)
             if alone is not None:
                 bare_ratios.append(alone() / own_s)
@@ -168,7 +178,6 @@ def measure(source: Source, case: Case, workers: str, shuffle: str) -> Row:
     finally:
         if loader is not None:
             loader.close()
-    samples = sum(map(len, taken))
     return Row(
         data=source.data,
         case=case.name,
@@ -230,6 +239,25 @@ def table(rows: list[Row], notes: list[str]) -> Table:
     )
 
 
+def summary(rows: list[Row], notes: list[str]) -> Table:
+    """Return a row for each store of the first data set: what each reader reaches, at its best."""
+    rows = [row for row in rows if row.data == rows[0].data and row.order == "full"]
+    lines = []
+    for case in dict.fromkeys(row.case for row in rows):
+        best = {
+            reader: max((row for row in rows if (row.case, row.reader) == (case, reader)), key=lambda row: row.ratio)
+            for reader in dict.fromkeys(row.reader for row in rows if row.case == case)
+        }
+        cells = [f"{row.samples_per_s:,.0f} ({_share(row.ratio)})" if row else "" for row in map(best.get, READERS)]
+        fastest = max(best.values(), key=lambda row: row.ratio)
+        naive = best.get("naive")
+        factor = "" if naive is None or fastest is naive else f"{fastest.ratio / naive.ratio:.3g}"
+        lines.append([case, *cells, fastest.workers, factor])
+    columns = ["store", *(f"{reader}, samples/s (of the limit)" for reader in READERS), "best with", "best ÷ naive"]
+    text = f"{rows[0].data}, full shuffle. Of several ways to load, the fastest of each reader; naive without workers."
+    return Table(title="", columns=columns, rows=lines, notes=[text, *notes], text_columns=1)
+
+
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
@@ -242,44 +270,53 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="only rows with this in data, store, reader or loading")
     parser.add_argument("--out", type=Path, help="write a record")
     parser.add_argument("--show", type=Path, help="measure nothing: show a record")
+    parser.add_argument(
+        "--summary", action="store_true", help="with --show: the naive and the best way to read each store"
+    )
     parser.add_argument("--into", type=Path, help="with --show: put the table into this document")
     chosen = parser.parse_args()
     if chosen.show is not None:
         record = json.loads(chosen.show.read_text())
-        content = render.markdown(table([Row(**row) for row in record["rows"]], record["notes"]))
+        rows = [Row(**row) for row in record["rows"]]
+        content = render.markdown((summary if chosen.summary else table)(rows, record["notes"]))
         if chosen.into is None:
             print(content)
         else:
             document.update(chosen.into, "bench loaders", content)
         return
     heap.keep_freed_memory()
+    facts = {**environment.machine(), "libraries": environment.libraries()}
+    versions = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items() if name in NAMED)
+    notes = [
+        f"Measured on: {facts['cpu']}, {facts['cpu_count']} cores, {facts['system']} {facts['kernel']}; {versions}."
+    ]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
-        for data, work in DATA.items():
-            source = None
-            for case in CASES:
-                for workers, shuffle in case.goals:
-                    words = f"{data} {case.name} {case.reader} {workers} {shuffle}"
-                    if chosen.only and not all(word in words for word in chosen.only):
-                        continue
-                    where = f"local:{chosen.data / work.dataset}" if chosen.data else "auto"
-                    source = source or Source(data, work, chosen.work or Path(temporary), where)
-                    rows.append(measure(source, case, workers, shuffle))
-                    print(f"{words}: {rows[-1].samples_per_s:,.0f}/s, {rows[-1].ratio:.3f} of the limit", flush=True)
-    facts = environment.machine()
-    libraries = environment.libraries()
-    used = ", ".join(f"{name} {libraries[name]}" for name in ("torch", "numpy", "h5py", "zarr") if name in libraries)
-    notes = [f"Measured on: {facts['cpu']}, {facts['cpu_count']} cores, {facts['system']} {facts['kernel']}; {used}."]
-    print()
-    print(render.markdown(table(rows, notes)))
-    if chosen.out is not None:
-        record = {
-            "environment": {**facts, "libraries": libraries},
-            "notes": notes,
-            "rows": [asdict(row) for row in rows],
-        }
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(json.dumps(record, indent=1) + "\n")
+        for row in measured(chosen.data, chosen.work or Path(temporary), chosen.only or []):
+            rows.append(row)
+            print(f"{row.words}: {row.samples_per_s:,.0f}/s, {row.ratio:.3f} of the limit", flush=True)
+            if chosen.out is not None:
+                # After each row: what is interrupted has not been in vain.
+                chosen.out.parent.mkdir(parents=True, exist_ok=True)
+                record = {"environment": facts, "notes": notes, "rows": [asdict(row) for row in rows]}
+                chosen.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"\n{render.markdown(table(rows, notes))}")
+
+
+def measured(data: Path | None, folder: Path, only: list[str]) -> Iterator[Row]:
+    """Measure all cases whose words hold all of ``only``."""
+    for name, work in DATA.items():
+        source = None
+        for case in CASES:
+            for workers, shuffle in case.goals:
+                if all(word in _words(name, case.name, case.reader, workers, shuffle) for word in only):
+                    where = f"local:{data / work.dataset}" if data else "auto"
+                    source = source or Source(name, work, folder, where)
+                    yield measure(source, case, workers, shuffle)
+
+
+def _words(*words: str) -> str:
+    return " ".join(words)
 
 
 if __name__ == "__main__":
