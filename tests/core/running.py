@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ def start(environment: dict[str, str], folder: Path, *arguments: str, stdout: bo
         stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # What a shell runs in the background begins with Ctrl-C ignored, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
