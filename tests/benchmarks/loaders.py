@@ -245,13 +245,15 @@ def summary(rows: list[Row], notes: list[str]) -> Table:
     lines = []
     for case in dict.fromkeys(row.case for row in rows):
         best = {
-            reader: max((row for row in rows if (row.case, row.reader) == (case, reader)), key=lambda row: row.ratio)
+            reader: max(
+                (row for row in rows if (row.case, row.reader) == (case, reader)), key=lambda row: row.samples_per_s
+            )
             for reader in dict.fromkeys(row.reader for row in rows if row.case == case)
         }
         cells = [f"{row.samples_per_s:,.0f} ({_share(row.ratio)})" if row else "" for row in map(best.get, READERS)]
-        fastest = max(best.values(), key=lambda row: row.ratio)
+        fastest = max(best.values(), key=lambda row: row.samples_per_s)
         naive = best.get("naive")
-        factor = "" if naive is None or fastest is naive else f"{fastest.ratio / naive.ratio:.3g}"
+        factor = "" if naive is None or fastest is naive else f"{fastest.samples_per_s / naive.samples_per_s:,.0f}"
         lines.append([case, *cells, fastest.workers, factor])
     columns = ["store", *(f"{reader}, samples/s (of the limit)" for reader in READERS), "best with", "best ÷ naive"]
     text = f"{rows[0].data}, full shuffle. Of several ways to load, the fastest of each reader; naive without workers."
