@@ -25,13 +25,15 @@ def evict(folder: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["memmap", "hdf5"])
 def test_cold_is_verified_and_every_epoch_reads_from_storage(bench_environment, tmp_path_factory, backend) -> None:
-    record = measured(bench_environment, tmp_path_factory, backend, "--epochs", "3", "--cache", "cold").record
+    arguments = (backend, "--epochs", "3", "--cache", "cold")
+    # Enough that libraries' own pages, which may have to be read from the disk as well, are below 2 %.
+    record = measured(bench_environment, tmp_path_factory, *arguments, count=4 * COUNT).record
     require_disk(record)
     assert record.cache.achieved == "verified"
     for info in record.epochs:
         assert info.resident_before <= 0.01
         # Reading ahead may read a page twice, never leave one out.
-        assert info.io.storage_read_bytes == pytest.approx(DATA_BYTES, rel=0.02)
+        assert info.io.storage_read_bytes == pytest.approx(4 * DATA_BYTES, rel=0.02)
 
 
 def test_warm_is_verified_and_nothing_is_read_from_storage(bench_environment, tmp_path: Path) -> None:
