@@ -28,14 +28,16 @@ Decode = Callable[[int, Bytes], None]
 
 # Less decoded data than this is not worth waking another thread for.
 _PARALLEL_BYTES = 128 << 10
+_TO_DECODE, _UNDER_WAY, _DECODED = range(3)
 
 
 class KeptChunks:
     """Rows of ``sample_bytes``, ``rows_per_chunk`` to each of ``chunks``; ``decode`` knows where they lie.
 
-    Safe to use from several threads: a chunk that a batch is being made of keeps its place until that is done, and
-    chunks for which there is no place are decoded aside. Memory stays within ``cache_bytes`` and one chunk for each
-    thread that decodes. Chunks of one row are decoded to where they belong, and not kept.
+    Safe to use from several threads: a chunk that a batch is being made of keeps its place until that is done, one
+    that several batches need is decoded by one of them, and chunks for which there is no place are decoded aside.
+    Memory stays within ``cache_bytes`` and one chunk for each thread that decodes. Chunks of one row are decoded to
+    where they belong, and not kept.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class KeptChunks:
         self._rows = Rows(self._array.reshape(places * rows_per_chunk, sample_bytes))
         self._place_of = np.full(chunks, -1, np.int64)
         self._chunk_in = np.full(places, -1, np.int64)
+        self._state = np.full(places, _TO_DECODE, np.int8)
         self._users = np.zeros(places, np.int64)
         self._used_at = np.zeros(places, np.int64)
         self._batches = 0
         self._lock = threading.Lock()
+        self._decoded = threading.Condition(self._lock)
         self._own = threading.local()
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(max(1, self._threads - 1), thread_name_prefix="decode")
@@ -74,16 +78,14 @@ class KeptChunks:
             return
         out = row_bytes(x)
         if self._rows_per_chunk == 1:
-            self._decode_all(indices.tolist(), out)
+            self._divide(lambda item: self._decode(*item), list(zip(indices.tolist(), out, strict=True)))
             return
         chunks, within = np.divmod(indices, self._rows_per_chunk)
         touched, of_touched = np.unique(chunks, return_inverse=True)
-        places, absent = self._claimed(touched)
+        places, coming = self._claimed(touched)
         held = places[places >= 0]
         try:
-            rooms = [self._array[place].reshape(-1) for place in places[absent]]
-            self._decode_all(touched[absent].tolist(), rooms)
-            self._remember(touched[absent], places[absent])
+            self._bring(list(zip(touched[coming].tolist(), places[coming].tolist(), strict=True)))
             if len(held) == len(places):
                 self._rows.gather(places[of_touched] * self._rows_per_chunk + within, out)
             else:
@@ -93,7 +95,7 @@ class KeptChunks:
                 self._users[held] -= 1
 
     def _claimed(self, touched: Indices) -> tuple[Indices, Indices]:
-        """Return the places of chunks, -1 where there is none, and which of them have to be decoded to theirs.
+        """Return the places of chunks, -1 where there is none, and which of them are still to be decoded to theirs.
 
         They are not given to other chunks until their users are fewer by one.
         """
@@ -109,11 +111,14 @@ class KeptChunks:
                 absent = absent[: len(free)]
                 forgotten = self._chunk_in[free]
                 self._place_of[forgotten[forgotten >= 0]] = -1
-                self._chunk_in[free] = -1
+                self._place_of[touched[absent]] = free
+                self._chunk_in[free] = touched[absent]
+                self._state[free] = _TO_DECODE
                 self._users[free] += 1
                 self._used_at[free] = self._batches
                 places[absent] = free
-        return places, absent
+            placed = np.flatnonzero(places >= 0)
+            return places, placed[self._state[places[placed]] != _DECODED]
 
     def _longest_unused(self, count: int) -> Indices:
         free = np.flatnonzero(self._users == 0)
@@ -121,12 +126,30 @@ class KeptChunks:
             return free
         return free[np.argpartition(self._used_at[free], count)[:count]]
 
-    def _remember(self, chunks: Indices, places: Indices) -> None:
-        """Let other batches use what was decoded, unless another thread has been sooner with the same chunk."""
+    def _bring(self, coming: list[tuple[int, int]]) -> None:
+        """Have chunks decoded to their places: those here that no other thread has begun, and wait for the others."""
+        while coming:
+            self._divide(self._decode_unless_begun, coming)
+            with self._lock:
+                while any(self._state[place] == _UNDER_WAY for _, place in coming):
+                    self._decoded.wait()
+                # Where another thread failed, this one finds out why.
+                coming = [item for item in coming if self._state[item[1]] == _TO_DECODE]
+
+    def _decode_unless_begun(self, item: tuple[int, int]) -> None:
+        chunk, place = item
         with self._lock:
-            new = self._place_of[chunks] < 0
-            self._place_of[chunks[new]] = places[new]
-            self._chunk_in[places[new]] = chunks[new]
+            if self._state[place] != _TO_DECODE:
+                return
+            self._state[place] = _UNDER_WAY
+        outcome = _TO_DECODE
+        try:
+            self._decode(chunk, self._array[place].reshape(-1))
+            outcome = _DECODED
+        finally:
+            with self._lock:
+                self._state[place] = outcome
+                self._decoded.notify_all()
 
     def _gather_in_parts(
         self, touched: Indices, places: Indices, of_touched: Indices, within: Indices, out: Bytes
@@ -143,9 +166,6 @@ class KeptChunks:
             out[wanted] = rows[within[wanted]]
 
         self._divide(decode_aside, np.flatnonzero(places < 0).tolist())
-
-    def _decode_all(self, chunks: Sequence[int], rooms: Sequence[Bytes] | Bytes) -> None:
-        self._divide(lambda item: self._decode(*item), list(zip(chunks, rooms, strict=True)))
 
     def _divide(self, work: Callable[[T], None], items: Sequence[T]) -> None:
         """Do one work for each chunk: in the main thread on as many threads as torch has, in another on that alone."""

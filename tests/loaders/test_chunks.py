@@ -150,6 +150,7 @@ def test_a_chunk_that_fails_in_whichever_thread_fails_the_batch(places: int) -> 
             check(kept(decode, places), range(8 * ROWS))
         with pytest.raises(BackendError, match=f"chunk {chunk}"):
             check(rows, range(chunk * ROWS, 8 * ROWS))
+        rows.begin()
     decode.failing = set()
     check(rows, range(8 * ROWS))
 
@@ -192,6 +193,49 @@ def test_threads_that_share_what_is_kept_do_not_disturb_each_other(places: int) 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(check, rows, batch) for batch in batches]:
             done.result()
+
+
+def test_chunks_that_batches_share_are_decoded_once_and_divided_between_their_threads() -> None:
+    together = threading.Barrier(2, timeout=60)
+    decode = Decoding()
+
+    def meeting(chunk: int, out: np.ndarray) -> None:
+        # Nobody gets past the first two chunks before both threads have one.
+        if chunk < 2:
+            together.wait()
+        decode(chunk, out)
+
+    rows = KeptChunks(meeting, CHUNKS, ROWS, ROW_BYTES)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(check, rows, range(6 * ROWS)) for _ in range(2)]:
+            done.result()
+    assert sorted(decode.chunks) == list(range(6))
+    assert len(decode.threads) == 2
+
+
+def test_a_batch_that_waited_for_a_chunk_in_vain_decodes_it_itself() -> None:
+    begun, waited_for = threading.Event(), threading.Event()
+    tried: list[int] = []
+
+    def failing_at_first(chunk: int, out: np.ndarray) -> None:
+        tried.append(chunk)
+        if len(tried) == 1:
+            begun.set()
+            waited_for.wait(60)
+            raise BackendError(f"chunk {chunk}")
+        out[:] = X[chunk * ROWS : (chunk + 1) * ROWS].reshape(-1)
+        if chunk == 1:
+            waited_for.set()
+
+    rows = KeptChunks(failing_at_first, CHUNKS, ROWS, ROW_BYTES)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(check, rows, range(ROWS))
+        assert begun.wait(60)
+        second = pool.submit(check, rows, range(2 * ROWS))
+        with pytest.raises(BackendError, match="chunk 0"):
+            first.result()
+        second.result()
+    assert tried == [0, 1, 0]
 
 
 def test_library_reads_each_touched_chunk_once_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
