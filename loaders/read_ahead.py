@@ -1,7 +1,8 @@
 """Reading the files of a mapping into memory, in order, while its rows are used in any order.
 
 A shuffled epoch that faults its pages in one by one waits for the storage at each: it is served soonest when
-everything is asked for at once, in the order of the file (posix_fadvise(2), WILLNEED).
+everything is asked for at once, in the order of the file (posix_fadvise(2), WILLNEED). As it arrives it is entered into
+the page table by the same thread (madvise(2), MADV_POPULATE_READ), which spares the others most of their faults.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 _PIECE_BYTES = 8 << 20
 _LOOKED_AT = 64
 _SHARE_OF_MEMORY = 0.5
+_POPULATE_READ = 22
 
 
 class ReadAhead:
@@ -29,6 +31,8 @@ class ReadAhead:
     def __init__(self, files: Sequence[Path], sizes: Sequence[int], mapped: Sequence[NDArray[np.uint8]]) -> None:
         self._files = files
         self._sizes = sizes
+        # Held here, so that a thread under way keeps them mapped.
+        self._mapped = mapped
         self._total_bytes = sum(sizes)
         self._pages = _some_pages(sizes, mapped)
         self._thread: threading.Thread | None = None
@@ -57,6 +61,12 @@ class ReadAhead:
                         os.posix_fadvise(descriptor, offset, _PIECE_BYTES, os.POSIX_FADV_WILLNEED)
                 finally:
                     os.close(descriptor)
+        for memory, size in zip(self._mapped, self._sizes, strict=True):
+            for offset in range(0, size, _PIECE_BYTES):
+                piece_bytes = min(_PIECE_BYTES, size - offset)
+                # Linux before 5.14 does not know this, and a file that has been cut off is the reader's to report.
+                if _LIBC.madvise(memory.ctypes.data + offset, piece_bytes, _POPULATE_READ):
+                    return
 
 
 def _some_pages(sizes: Sequence[int], mapped: Sequence[NDArray[np.uint8]]) -> list[int]:
@@ -79,4 +89,5 @@ def _in_memory(address: int) -> bool:
 
 
 _LIBC = ctypes.CDLL(None)
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _LIBC.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]

@@ -48,22 +48,32 @@ class Case:
     """The one data set for which this makes sense."""
 
 
+COLD = "full, cold"
+"""A full shuffle out of a store that is not in memory; compared with reading its files in order."""
+
 _FAST: dict[tuple[str, str], float | None] = {
     (INLINE, "full"): 0.50,
     (THREADS, "full"): 0.80,
     (PROCESSES, "full"): 0.30,
     (DATALOADER, "full"): 0.60,
 }
+_COLD: dict[tuple[str, str], float | None] = {(INLINE, COLD): None}
 _BOTH_WORKERS: dict[tuple[str, str], float | None] = {(THREADS, "full"): None, (PROCESSES, "full"): None}
 _NAIVE: dict[tuple[str, str], float | None] = {(INLINE, "full"): None}
 
 
 def _mapped(name: str, backend: str, *options: str) -> Case:
-    return Case(name, backend, "mapped", (*options, "reader=mapped"), _FAST)
+    return Case(name, backend, "mapped", (*options, "reader=mapped"), {**_FAST, **_COLD})
 
 
 def _naive(name: str, backend: str, *options: str) -> Case:
     return Case(name, backend, "naive", (*options, "reader=naive"), _NAIVE)
+
+
+def _library(name: str, backend: str, options: tuple[str, ...], *, full: float, block: float) -> Case:
+    orders = {"full": full, "block": block}
+    goals = {(workers, order): goal for workers in (INLINE, PROCESSES) for order, goal in orders.items()}
+    return Case(name, backend, "library", options, goals)
 
 
 CASES = [
@@ -74,16 +84,16 @@ CASES = [
     _mapped("hdf5 chunk 64", "hdf5", "chunk=64"),
     _mapped("zarr", "zarr"),
     _mapped("zarr shards", "zarr", "chunk=16", "shard=1024"),
-    Case("hdf5 contiguous", "hdf5", "library", (), {(INLINE, "full"): 0.03, (INLINE, "block"): 0.20}),
-    Case("hdf5 chunk 64", "hdf5", "library", ("chunk=64",), {(INLINE, "full"): 0.03, (INLINE, "block"): 0.20}),
-    Case("zarr", "zarr", "library", (), {(INLINE, "full"): 0.01, (INLINE, "block"): 0.10}),
+    _library("hdf5 contiguous", "hdf5", (), full=0.03, block=0.20),
+    _library("hdf5 chunk 64", "hdf5", ("chunk=64",), full=0.03, block=0.20),
+    _library("zarr", "zarr", (), full=0.01, block=0.10),
     *(
         Case(
             f"{backend} {codec} chunk {chunk}",
             backend,
             "mapped",
             (*option, f"chunk={chunk}", "reader=mapped"),
-            {(THREADS, "full"): None},
+            _BOTH_WORKERS,
             bare=codec,
         )
         for backend, codec, option in (

@@ -2,7 +2,8 @@
 
 The limit is ``torch.index_select`` from a uint8 tensor in RAM into a ready buffer, with the same batch size and order.
 It is measured directly before and after each pass, and the ratio is that to the mean of both: what a shared machine did
-a minute ago says little. Stores are warm, and what is delivered first is compared with the source, byte for byte.
+a minute ago says little. Stores are warm, and what is delivered first is compared with the source, byte for byte. Only
+an epoch from storage is compared with reading the files in order instead.
 
     python tests/benchmarks/loaders.py --data FOLDER [--only TEXT] [--out RECORD.json]
     python tests/benchmarks/loaders.py --show RECORD.json [--into README.md]
@@ -20,14 +21,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import bare
+import cold
 import numpy as np
 import torch
-from cases import CASES, DATA, DATALOADER, WORKERS, Case, Work
+from cases import CASES, COLD, DATA, DATALOADER, WORKERS, Case, Work
+from loader_tables import Row, summary, table, words_of
 from torch.utils.data import DataLoader
 
 from bench import console, loading, order, prepare
@@ -35,7 +38,6 @@ from bench.contracts.reader import BatchReader
 from bench.loading.sampler import IndexBatches
 from bench.measure import environment, heap, probes
 from bench.report import document, render
-from bench.report.tables import Table
 from bench.spec import RunSpec, make_spec
 from bench.store import Store
 
@@ -47,39 +49,9 @@ CPU_S = 0.3
 """How long CPU time is counted at least, as the kernel counts it in steps of 10 ms."""
 
 CHECKED_BATCHES = 20
-READERS = ("naive", "library", "mapped")
 NAMED = {"torch", "numpy", "h5py", "zarr", "numcodecs", "pillow", "torchcodec"}
 
 Run = Callable[[int], Iterator[loading.Batch]]
-
-
-@dataclass
-class Row:
-    """One case under one kind of loading; ``ratios`` to the limit are those of all rounds."""
-
-    data: str
-    case: str
-    reader: str
-    workers: str
-    order: str
-    samples_per_s: float
-    ratios: list[float]
-    cpu_s: float | None
-    """For one epoch."""
-
-    goal: float | None = None
-    bare: str | None = None
-    bare_ratios: list[float] | None = None
-
-    @property
-    def words(self) -> str:
-        """What the row is about."""
-        return _words(self.data, self.case, self.reader, self.workers, self.order)
-
-    @property
-    def ratio(self) -> float:
-        """The median ratio to the limit."""
-        return statistics.median(self.ratios)
 
 
 class Source:
@@ -193,6 +165,28 @@ def measure(source: Source, case: Case, workers: str, shuffle: str) -> Row:
     )
 
 
+def measure_cold(source: Source, case: Case, workers: str) -> Row:
+    """Measure a case out of storage, between passes of reading its files in order."""
+    spec = source.spec(case, shuffle="full", **WORKERS[workers])
+    root = source.open(case, spec)[0].root
+    plan = [torch.from_numpy(indices) for indices in order.batch_indices(spec, len(source.y), 0)]
+
+    def opened() -> Callable[[], float]:
+        loader = loading.make_loader(spec.open_backend().open(root), spec)
+        return lambda: pass_s(lambda batches: loader.epoch(0, batches), len(plan))
+
+    ratios, bare_ratios, seconds = [], [], []
+    for _ in range(ROUNDS):
+        before, own_s, after = cold.sequential_s(root), cold.epoch_s(root, opened), cold.sequential_s(root)
+        ratios.append(len(source.y) / own_s / source.limit_per_s(plan))
+        bare_ratios.append((before + after) / 2 / own_s)
+        seconds.append(own_s)
+    pace = len(source.y) / statistics.median(seconds)
+    row = Row(source.data, case.name, case.reader, workers, COLD, pace, ratios, None)
+    row.bare, row.bare_ratios = "sequential read", bare_ratios
+    return row
+
+
 def _bare(source: Source, case: Case, spec: RunSpec, store: Store, plan: list[torch.Tensor]) -> Callable[[], float]:
     """Return what takes the seconds of reading or decoding alone, for what these batches need."""
     if case.bare in {"files", "images"}:
@@ -208,60 +202,6 @@ def _bare(source: Source, case: Case, spec: RunSpec, store: Store, plan: list[to
     else:
         chunks = bare.zarr_chunks(store.root, numbers, ".0" * (source.x.ndim - 1))
     return lambda: bare.codec_s(str(case.bare), chunks, chunk_bytes)
-
-
-def table(rows: list[Row], notes: list[str]) -> Table:
-    """Return the rows as a table."""
-    naive = {(row.data, row.case): row.ratio for row in rows if row.reader == "naive"}
-    header = ["data", "store", "reader", "loading", "order", "samples/s", "of the limit", "goal", "naive, of the limit"]
-    header += ["of bare reading or decoding", "CPU s per epoch"]
-    return Table(
-        title="",
-        columns=header,
-        rows=[
-            [
-                row.data,
-                row.case,
-                row.reader,
-                row.workers,
-                row.order,
-                f"{row.samples_per_s:,.0f}",
-                _share(row.ratio),
-                _share(row.goal),
-                _share(naive.get((row.data, row.case))),
-                _share(statistics.median(row.bare_ratios) if row.bare_ratios else None),
-                "" if row.cpu_s is None else f"{row.cpu_s:.3g}",
-            ]
-            for row in rows
-        ],
-        notes=notes,
-        text_columns=5,
-    )
-
-
-def summary(rows: list[Row], notes: list[str]) -> Table:
-    """Return a row for each store of the first data set: what each reader reaches, at its best."""
-    rows = [row for row in rows if row.data == rows[0].data and row.order == "full"]
-    lines = []
-    for case in dict.fromkeys(row.case for row in rows):
-        best = {
-            reader: max(
-                (row for row in rows if (row.case, row.reader) == (case, reader)), key=lambda row: row.samples_per_s
-            )
-            for reader in dict.fromkeys(row.reader for row in rows if row.case == case)
-        }
-        cells = [f"{row.samples_per_s:,.0f} ({_share(row.ratio)})" if row else "" for row in map(best.get, READERS)]
-        fastest = max(best.values(), key=lambda row: row.samples_per_s)
-        naive = best.get("naive")
-        factor = "" if naive is None or fastest is naive else f"{fastest.samples_per_s / naive.samples_per_s:,.0f}"
-        lines.append([case, *cells, fastest.workers, factor])
-    columns = ["store", *(f"{reader}, samples/s (of the limit)" for reader in READERS), "best with", "best ÷ naive"]
-    text = f"{rows[0].data}, full shuffle. Of several ways to load, the fastest of each reader; naive without workers."
-    return Table(title="", columns=columns, rows=lines, notes=[text, *notes], text_columns=1)
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def main() -> None:
@@ -311,14 +251,13 @@ def measured(data: Path | None, folder: Path, only: list[str]) -> Iterator[Row]:
         source = None
         for case in CASES:
             for workers, shuffle in case.goals:
-                if all(word in _words(name, case.name, case.reader, workers, shuffle) for word in only):
+                if all(word in words_of(name, case.name, case.reader, workers, shuffle) for word in only):
                     where = f"local:{data / work.dataset}" if data else "auto"
                     source = source or Source(name, work, folder, where)
-                    yield measure(source, case, workers, shuffle)
-
-
-def _words(*words: str) -> str:
-    return " ".join(words)
+                    if shuffle == COLD:
+                        yield measure_cold(source, case, workers)
+                    else:
+                        yield measure(source, case, workers, shuffle)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,15 @@ def test_a_gather_is_the_same_in_any_thread(thread: bool) -> None:
     assert np.array_equal(x, data[indices])
 
 
+def in_page_table_kib(path: Path) -> int:
+    """Return how much of a mapped file this process can read without a fault (proc_pid_smaps(5))."""
+    _, _, rest = Path("/proc/self/smaps").read_text().partition(f"{path}\n")
+    return int(rest.partition("\nRss:")[2].split()[0])
+
+
+@pytest.mark.skipif(
+    tuple(map(int, os.uname().release.split(".")[:2])) < (5, 14), reason="the kernel does not enter pages ahead"
+)
 def test_files_that_are_not_in_memory_are_read_ahead(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(os.urandom(20 << 20))
@@ -136,5 +145,8 @@ def test_files_that_are_not_in_memory_are_read_ahead(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     started = mapped._files._ahead._thread
+    assert started is not None
+    started.join()
+    assert in_page_table_kib(path) == 20 << 10
     mapped.begin()
     assert mapped._files._ahead._thread is started, "what is in memory is not read again"
