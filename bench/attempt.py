@@ -14,7 +14,8 @@ class Attempt:
     """``repair`` rebuilds a damaged store, ``ceiling`` also measures the ceiling.
 
     ``timeout_s`` is how long the measured process may show no sign of life. ``repeat`` and ``campaign``
-    say which of several runs this is, ``command`` what was typed.
+    say which of several runs this is, ``command`` what was typed. With ``errors_are_results``, what keeps the
+    measurement from beginning becomes a failed record, too, instead of being raised.
     """
 
     repair: bool = False
@@ -23,3 +24,4 @@ class Attempt:
     repeat: int = 0
     campaign: CampaignInfo | None = None
     command: tuple[str, ...] = ()
+    errors_are_results: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bench.contracts.errors import BenchError
@@ -36,12 +36,13 @@ def control_name(cell: str) -> str:
     return f"{cell} again"
 
 
-def plan(cells: Sequence[str], blocks: int, seed: int) -> list[Slot]:
-    """Return the runs in the order in which to do them: ``blocks`` times each cell and a control.
+def plan(cells: Sequence[str], blocks: int, seed: int, twins: Collection[str] | None = None) -> list[Slot]:
+    """Return the runs in the order in which to do them: ``blocks`` times each cell, and controls of ``twins``.
 
-    Every block holds each cell once, and the first cell once more as the control, in an order of its own that
-    depends on ``seed`` alone. So slow drift falls on all cells alike, and each block is a comparison by itself.
-    More blocks continue a plan and leave its beginning as it was. A single cell is a study of noise alone.
+    Every block holds each cell once, and the ``twins``, of the cells the first if not given, once more as controls, in
+    an order of its own that depends on ``seed`` and the cells alone. So slow drift falls on all cells alike, and each
+    block is a comparison by itself. More blocks continue a plan and leave its beginning as it was. A single cell is a
+    study of noise alone.
 
     The order is that of keys drawn by ``random.Random(seed).random()``, whose sequence Python promises to keep
     for ever, other than that of ``shuffle``: the same seed gives the same plan in every version.
@@ -51,7 +52,8 @@ def plan(cells: Sequence[str], blocks: int, seed: int) -> list[Slot]:
     """
     _require_sense(cells, blocks, seed)
     keys = random.Random(seed)  # noqa: S311 - no secret
-    runs = [(cell, False) for cell in cells] + [(cells[0], True)]
+    repeated = [cell for cell in cells if cell in twins] if twins is not None else [cells[0]]
+    runs = [(cell, False) for cell in cells] + [(cell, True) for cell in repeated]
     slots = []
     for block in range(blocks):
         drawn = [keys.random() for _ in runs]
@@ -65,10 +67,11 @@ def _require_sense(cells: Sequence[str], blocks: int, seed: int) -> None:
         raise CampaignError("There is nothing to compare. Name at least one backend with --backend.")
     if not all(cells):
         raise CampaignError("A cell has no name. Every cell needs one of its own.")
-    names = [*cells, control_name(cells[0])]
-    for name in names:
-        if names.count(name) > 1:
+    taken: set[str] = set()
+    for name in (*cells, *map(control_name, cells)):
+        if name in taken:
             raise CampaignError(f"{name} is named twice. Name each once: its control is added by itself.")
+        taken.add(name)
     if blocks < 1:
         raise CampaignError(f"--blocks {blocks}: at least one block is needed, and 8 to show small differences.")
     if seed < 0:

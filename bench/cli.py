@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.commands import compare, data, doctor, records, run, tune
+from bench.commands import compare, data, doctor, matrix, records, run, tune
 
 app = typer.Typer(
     name="bench",
@@ -42,6 +42,7 @@ def _global(
 _EXAMPLES: dict[Callable[..., None], str] = {
     run.run: "bench run --backend zarr --dataset cifar10 --option chunk=64 --epochs 5",
     compare.compare: "bench compare --backend zarr --backend hdf5 --dataset cifar10 --blocks 8",
+    matrix.matrix: "bench matrix --backend hdf5 --backend zarr --dataset cifar10 --workers 0 --workers 2",
     tune.tune: "bench tune --backend zarr --dataset cifar10 --budget 10m",
     data.prepare: "bench prepare --backend hdf5 --dataset cifar10 --option compression=gzip",
     data.verify: "bench verify --backend zarr --dataset cifar10",

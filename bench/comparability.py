@@ -13,6 +13,9 @@ from bench.spec import RunSpec
 OWN_FIELDS = ("backend", "options", "workers")
 """The fields of a spec in which cells usually differ, because they are what is compared."""
 
+LOADING_FIELDS = (*OWN_FIELDS, "worker_kind", "start_method", "prefetch")
+"""The fields of a spec that say how samples are stored and loaded, and nothing of what is done with them."""
+
 _MACHINE = ("cpu", "cpu_count", "memory_bytes", "gpu", "system", "kernel", "store_file_system", "torch_threads")
 _HARNESS = ("bench", "freed_memory_kept")
 _KNOWN_BETTER = ("dataset", "source", "split", "device", "cache")
@@ -48,6 +51,28 @@ def differences(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS)
     names = dict.fromkeys(name for facts in found for name in facts)
     listed = [Difference(name, _values(name, found)) for name in names]
     return [difference for difference in listed if len(difference.values) > 1]
+
+
+def alike(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS) -> list[list[int]]:
+    """Divide runs into sets without :func:`differences`, and return their numbers, both in the order of the runs.
+
+    Two versions of a library keep runs apart; a run that did not need the library goes with either, and is put into
+    the set that came first.
+    """
+    sets: dict[tuple[tuple[str, str], ...], list[tuple[dict[str, str], list[int]]]] = {}
+    for number, record in enumerate(records):
+        facts = _facts(record, own)
+        versions = {name: value for name, value in facts.items() if name.startswith(_LIBRARY)}
+        same_but_versions = sets.setdefault(tuple(sorted(facts.items() - versions.items())), [])
+        for known, numbers in same_but_versions:
+            if all(known.get(name, value) == value for name, value in versions.items()):
+                known.update(versions)
+                numbers.append(number)
+                break
+        else:
+            same_but_versions.append((versions, [number]))
+    found = [numbers for entries in sets.values() for _, numbers in entries]
+    return sorted(found, key=lambda numbers: numbers[0])
 
 
 def require_comparable(found: Sequence[Difference]) -> None:

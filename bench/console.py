@@ -120,6 +120,28 @@ class PlainProgress:
         say(epoch_line(info))
 
 
+class QuietProgress(PlainProgress):
+    """A line for what takes long, and each note once: for one of many runs. ``told`` are the notes of those before."""
+
+    def __init__(self, told: set[str]) -> None:
+        super().__init__()
+        self._notes = told
+
+    def note(self, text: str) -> None:
+        """Print a message that was not printed before."""
+        if text not in self._notes:
+            self._notes.add(text)
+            super().note(text)
+
+    def finish(self) -> None:
+        """Print what the task took, if there was a line about it before."""
+        if self._told > self._started:
+            super().finish()
+
+    def epoch(self, info: EpochInfo) -> None:
+        """Say nothing: the run has a line of its own."""
+
+
 class TerminalProgress:
     """Bars with rate and time left."""
 

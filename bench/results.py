@@ -8,6 +8,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from bench.contracts.errors import BenchError
 from bench.record import RecordError, RunRecord, read_record
 
@@ -76,6 +78,15 @@ def write(record: RunRecord, folder: Path) -> Path:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote a record have left."""
+    for path in folder.glob(".*.part-*"):
+        number = path.name.rpartition("-")[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            with suppress(OSError):
+                path.unlink()
 
 
 def read_all(folder: Path) -> tuple[list[tuple[Path, RunRecord]], list[RecordError]]:

@@ -60,7 +60,8 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
     """Prepare and measure one run.
 
     Failures of the measured process, unsupported combinations and interruptions end up in
-    the record. Raises BenchError for everything that keeps the measurement from beginning.
+    the record. Raises BenchError for everything that keeps the measurement from beginning, unless the attempt says that
+    this is a result as well.
     """
     started_at = datetime.now(UTC).isoformat(timespec="microseconds")
     found = Findings()
@@ -77,6 +78,11 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
     except UnsupportedError as error:
         found.status = "unsupported"
         found.error = ErrorInfo(phase="prepare", type=type(error).__name__, message=str(error))
+    except BenchError as error:
+        if not attempt.errors_are_results:
+            raise
+        found.status = "failed"
+        found.error = ErrorInfo(phase=found.phase, type=type(error).__name__, message=str(error))
     except KeyboardInterrupt:
         found.status = "interrupted"
         found.error = ErrorInfo(phase=found.phase, type="KeyboardInterrupt", message="Interrupted.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +15,7 @@ from bench.contracts.errors import BenchError
 from bench.flags import DataDir, Results, dataset_flags
 
 if TYPE_CHECKING:
+    from bench.campaign import Slot
     from bench.comparison import Comparison
     from bench.record import RunRecord
     from bench.spec import RunSpec
@@ -107,12 +106,13 @@ def _cells(
     backends: list[str], dataset: str, dataset_options: dict[str, Any], work: dict[str, Any]
 ) -> dict[str, RunSpec]:
     from bench.spec import RunSpec, make_spec
+    from bench.suite import backend_label
 
     cells: dict[str, RunSpec] = {}
     for text in backends:
         name, *options = text.split(",")
         spec = make_spec(RunSpec, options, dataset_options=dataset_options, dataset=dataset, backend=name, **work)
-        if (label := _label(spec, options)) in cells:
+        if (label := backend_label(spec, options)) in cells:
             raise CompareError(f"--backend {text} is given twice. The control repeats the first by itself.")
         cells[label] = spec
     return cells
@@ -121,9 +121,9 @@ def _cells(
 def _run_all(
     cells: dict[str, RunSpec], blocks: int, order_seed: int, attempt: Attempt, data_dir: Path | None, results: Path
 ) -> list[RunRecord]:
-    from bench import campaign, console, isolated, runner
+    from bench import campaign, console, isolated
     from bench import results as records
-    from bench.record import CampaignInfo
+    from bench.series import Clock, Series, new_identity
     from bench.stats import blocks_needed
 
     where = places(data_dir)
@@ -136,28 +136,17 @@ def _run_all(
         console.say(f"Note: {blocks} blocks cannot show any difference between {len(cells)} backends; {needed} can.")
     for spec in cells.values():
         isolated.prepare(spec, where.data_dir, where.search, console.make_progress(), repair=attempt.repair)
-    identity = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{next(iter(cells.values())).dataset_label}"
+    identity = new_identity(next(iter(cells.values())).dataset_label)
+    series = Series(identity, order_seed, blocks, where, results, console.make_progress)
+    clock = Clock(len(slots))
     done: list[RunRecord] = []
-    started = time.monotonic()
-    for number, slot in enumerate(slots):
-        left = ""
-        if number:
-            left_s = (time.monotonic() - started) / number * (len(slots) - number)
-            left = f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
-        console.say(f"Block {slot.block + 1} of {blocks}, run {number + 1} of {len(slots)}: {slot.name}{left}")
-        info = CampaignInfo(
-            id=identity,
-            seed=order_seed,
-            blocks=blocks,
-            block=slot.block,
-            position=slot.position,
-            cell=slot.cell,
-            control=slot.control,
-        )
-        outcome = runner.run(
-            cells[slot.cell], where, console.make_progress(), dataclasses.replace(attempt, campaign=info)
-        )
-        records.write(outcome.record, results)
+
+    def begins(slot: Slot) -> None:
+        place = f"Block {slot.block + 1} of {blocks}, run {len(done) + 1} of {len(slots)}"
+        console.say(f"{place}: {slot.name}{clock.left()}")
+
+    for slot, outcome in series.run(cells, slots, attempt, begins):
+        clock.tick()
         done.append(outcome.record)
         if outcome.record.status == "interrupted":
             console.say(f"What is done can be compared by: bench compare --recorded {identity}")
@@ -166,12 +155,6 @@ def _run_all(
             console.say(f"bench: {slot.name}: {outcome.record.error.message}")
     console.say(f"Records of comparison {identity}: {results}")
     return done
-
-
-def _label(spec: RunSpec, options: list[str]) -> str:
-    reader = spec.options.get("reader")
-    others = " ".join(option for option in options if not option.startswith("reader="))
-    return f"{spec.backend}{f'[{reader}]' if reader else ''}{f' {others}' if others else ''}"
 
 
 def _show(found: Comparison, format: str, into: Path | None) -> None:

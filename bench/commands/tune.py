@@ -6,7 +6,6 @@ import dataclasses
 import json as texts
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 import typer
 
 from bench.attempt import Attempt
+from bench.commands.durations import duration_s
 from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.commands.places import places
 from bench.commands.work import work_flags
@@ -36,7 +36,6 @@ LEAST_BUDGET_S = 10.0
 _FIRST_BYTES = 8 << 20
 """Samples of so many bytes, and two batches at least, are what the first run gets."""
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
 _LOADING = ("workers", "worker_kind", "prefetch")
 _OWN_FLAGS = {"backend", "dataset", "option", "budget", "search_seed", "keep_stores", "json", "format", *_LOADING}
 
@@ -78,7 +77,7 @@ def tune(
     from bench.report import render, tuned
     from bench.spec import RunSpec, make_spec, validated_options
 
-    budget_s = duration_s(budget)
+    budget_s = duration_s("--budget", budget, LEAST_BUDGET_S)
     flags = {"dataset_options": dataset_options, "dataset": dataset, "backend": backend, **work}
     given = make_spec(RunSpec, option or [], **flags)
     where = places(data_dir)
@@ -121,17 +120,6 @@ def tune(
     console.say(f"Records of tuning {identity}: {results}")
     if found.interrupted:
         raise RunFailedError("Interrupted; what is known so far stands above.", INTERRUPTED, None)
-
-
-def duration_s(text: str) -> float:
-    """Return the seconds that ``90s``, ``5m`` or ``1h`` stand for. Raises TuneError."""
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if parts is None:
-        raise TuneError(f"--budget {text}: not a time. Write it like 90s, 5m or 1h.")
-    seconds = float(parts[1]) * _UNITS_S[parts[2]]
-    if seconds < LEAST_BUDGET_S:
-        raise TuneError(f"--budget {text} is too short: two runs take longer. Give {LEAST_BUDGET_S:.0f}s or more.")
-    return seconds
 
 
 def _size(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress: Any) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -122,6 +123,54 @@ def work_flags(command: Callable[..., None]) -> Callable[..., None]:
         for name, annotation in get_type_hints(flags, include_extras=True).items()
     ]
     return taking(wrapper, command, {"work", "attempt"}, added)
+
+
+def axes_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags of a run, each of which may be given several times.
+
+    It receives ``axes``, fields of a RunSpec with the values of those flags that were used, and ``attempt``.
+    """
+    switches = {name for name, kind in get_type_hints(SpecFlags).items() if kind is bool}
+
+    @functools.wraps(command)
+    def wrapper(**flags: Any) -> None:
+        chosen = {name: flags.pop(name) for name in get_type_hints(SpecFlags)}
+        watched = {name: flags.pop(name) for name in get_type_hints(AttemptFlags)}
+        axes: dict[str, list[Any]] = {name: value for name, value in chosen.items() if value and name not in switches}
+        axes |= {name: [True] for name in switches if chosen[name]}
+        if limits := axes.pop("memory_limit", None):
+            axes["memory_limit_bytes"] = [size_bytes(limit) for limit in limits]
+        attempt = Attempt(
+            repair=watched["yes"], ceiling=watched["ceiling"], timeout_s=watched["timeout"], command=command_line()
+        )
+        command(**flags, axes=axes, attempt=attempt)
+
+    flags = [
+        (name, getattr(SpecFlags, name), kind) if name in switches else (name, None, _repeatable(kind))
+        for name, kind in get_type_hints(SpecFlags, include_extras=True).items()
+    ]
+    flags += [
+        (name, getattr(AttemptFlags, name), kind)
+        for name, kind in get_type_hints(AttemptFlags, include_extras=True).items()
+    ]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, default, kind in flags
+    ]
+    return taking(wrapper, command, {"axes", "attempt"}, added)
+
+
+def _repeatable(annotation: Any) -> Any:
+    """Return the annotation of a flag that may be given several times, None if it is not."""
+    kind, option = get_args(annotation)
+    kinds = [one for one in get_args(kind) if one is not type(None)] if type(None) in get_args(kind) else [kind]
+    option = copy.copy(option)
+    if get_origin(kinds[0]) is Literal:
+        # Typer has no lists of those; the spec refuses other values.
+        option.metavar = "|".join(get_args(kinds[0]))
+        kinds = [str]
+    option.metavar = option.metavar or ("NAME" if kinds[0] is str else "N")
+    return Annotated[list[kinds[0]] | None, option]  # type: ignore[valid-type]  # found out at run time
 
 
 def size_bytes(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from bench.comparability import differences
+from bench.groups import equal_runs
 from bench.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.record import RunRecord
 from bench.spec import NO_MODEL, PREFETCH_BATCHES
@@ -253,7 +253,7 @@ def _title(record: RunRecord) -> str:
 def comparison_table(records: Sequence[RunRecord]) -> Table:
     """Return one row per run or group of equal runs, by what was done, fastest first within that."""
     ok = [r for r in records if r.status == "ok"]
-    groups = sorted(equal_runs(ok), key=_order)
+    groups = sorted((group.records for group in equal_runs(ok)), key=_order)
     firsts = [group[0] for group in groups]
     metrics = [METRICS[key] for key in COMPARED_METRICS if any(METRICS[key].over(group) for group in groups)]
     columns = ["data set", "model", "backend", "options", "cache", "run", *(f"{m.label}, {m.unit}" for m in metrics)]
@@ -282,19 +282,6 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
     left_out = len(records) - len(ok)
     notes += [f"{left_out} {'run' if left_out == 1 else 'runs'} without a result left out."] if left_out else []
     return Table("Runs", columns, rows, notes, text_columns=6)
-
-
-def equal_runs(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Group runs of one spec that do not differ in machine, versions, data or cache state."""
-    groups: list[list[RunRecord]] = []
-    for record in records:
-        for group in groups:
-            if group[0].spec_id == record.spec_id and not differences([group[0], record]):
-                group.append(record)
-                break
-        else:
-            groups.append([record])
-    return groups
 
 
 def _runs_text(group: Sequence[RunRecord]) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from bench import checks
+from bench.groups import equal_runs
 from bench.metrics import METRICS, significant
 from bench.record import CacheInfo, OrderInfo, RunRecord, read_record
 from bench.report import document, render
-from bench.report.tables import Table, comparison_table, equal_runs, run_table, runs_table
+from bench.report.tables import Table, comparison_table, run_table, runs_table
 from bench.report.verdict import meaning, verdict
 from bench.stats import summarise
 
@@ -263,7 +264,7 @@ def test_equal_runs_share_a_row_and_others_never_do(record: RunRecord) -> None:
         record.model_copy(update={"cache": cold}),
         record.model_copy(update={"data": record.data.model_copy(update={"digest": "0" * 32})}),
     ]
-    assert [len(group) for group in equal_runs(runs)] == [2, 1, 1, 1]
+    assert [len(group.records) for group in equal_runs(runs)] == [2, 1, 1, 1]
     rows = comparison_table(runs).rows
     assert len(rows) == 4
     assert sum("2 runs" in row[5] for row in rows) == 1

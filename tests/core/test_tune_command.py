@@ -14,12 +14,11 @@ from typer.testing import CliRunner
 
 from bench import isolated, runner
 from bench.cli import app
-from bench.commands.tune import duration_s
+from bench.commands.durations import DurationError, duration_s
 from bench.contracts.errors import BenchError
 from bench.record import ErrorInfo, read_record
 from bench.spec import RunSpec, content_hash
 from bench.store import Store
-from bench.tuning import TuneError
 
 FIXTURE = Path(__file__).parent / "records" / "version-1.json"
 
@@ -181,10 +180,10 @@ def test_what_makes_no_sense_is_refused_at_once(nothing_runs, arguments: tuple[s
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1h", 3600), ("0.5h", 1800)])
 def test_budgets_are_times(text: str, seconds: float) -> None:
-    assert duration_s(text) == seconds
+    assert duration_s("--budget", text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "1d", "1e3s", "5 m"])
 def test_what_is_no_time_is_told(text: str) -> None:
-    with pytest.raises(TuneError, match="Write it like 90s, 5m or 1h"):
-        duration_s(text)
+    with pytest.raises(DurationError, match="Write it like 90s, 5m or 1h"):
+        duration_s("--budget", text)

@@ -1,0 +1,155 @@
+"""A matrix under way: which campaign it goes on with, its stores, its limits, and one run after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench import cleaning, isolated
+from bench.attempt import Attempt
+from bench.campaign import Slot
+from bench.contracts.errors import BenchError
+from bench.matrix import Matrix, MatrixError, Progressed
+from bench.observer import RunProgress
+from bench.record import EpochInfo, RunRecord
+from bench.runner import Outcome
+from bench.series import Series
+
+
+class TimeLimitError(BenchError):
+    """A run that took longer than it may."""
+
+
+def identity(matrix: Matrix, records: Sequence[RunRecord], *, anew: bool) -> str:
+    """Return the id of the campaign to go on with: the last one of this matrix, or, ``anew``, the next."""
+    known = {record.campaign.id for record in records if record.campaign is not None}
+    number = 1
+    while _numbered(matrix, number + 1) in known:
+        number += 1
+    if anew and _numbered(matrix, number) in known:
+        number += 1
+    return _numbered(matrix, number)
+
+
+def _numbered(matrix: Matrix, number: int) -> str:
+    return matrix.identity if number == 1 else f"{matrix.identity}.{number}"
+
+
+def of_campaign(records: Sequence[RunRecord], name: str) -> list[RunRecord]:
+    """Return the records of a campaign."""
+    return [record for record in records if record.campaign is not None and record.campaign.id == name]
+
+
+@contextmanager
+def alone(results: Path, name: str) -> Iterator[None]:
+    """Keep others from running the same matrix into the same folder. Raises MatrixError where one does."""
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f".{name}.lock"
+    try:
+        with FileLock(path).acquire(timeout=0):
+            yield
+            path.unlink(missing_ok=True)
+    except Timeout:
+        raise MatrixError(f"{name} is being run into {results} already. Wait for it, or choose --anew.") from None
+
+
+class Run:
+    """The rest of a matrix.
+
+    Args:
+        matrix: What is to be run.
+        series: Where its records go.
+        progressed: What is done already; kept up to date.
+        attempt: How each run is watched.
+        keep_stores: Whether stores stay when no run needs them any more.
+    """
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        series: Series,
+        progressed: Progressed,
+        attempt: Attempt,
+        *,
+        keep_stores: bool,
+    ) -> None:
+        self._matrix, self._series, self._progressed, self._attempt = matrix, series, progressed, attempt
+        self._keep_stores = keep_stores
+        self._slots = matrix.slots()
+        self._stores: dict[str, Path] = {}
+
+    def left(self) -> int:
+        """Return how many runs are left."""
+        return sum(1 for _ in self._progressed.remaining(self._slots))
+
+    def go(self) -> Iterator[tuple[Slot, Outcome]]:
+        """Do one run after the other; see :meth:`bench.series.Series.run`."""
+        slots = self._progressed.remaining(self._slots)
+        for slot, outcome in self._series.run(self._matrix.cells, slots, self._attempt):
+            self._progressed.note(outcome.record)
+            if not self._keep_stores:
+                if outcome.record.store is not None:
+                    self._find_store(slot.cell)
+                self._remove_stores()
+            yield slot, outcome
+
+    def _find_store(self, cell: str) -> None:
+        if cell in self._stores:
+            return
+        places = self._series.places
+        # It is there, so this builds nothing.
+        progress, spec = self._series.make_progress(), self._matrix.cells[cell]
+        self._stores[cell] = isolated.prepare(spec, places.data_dir, places.search, progress).path
+
+    def _remove_stores(self) -> None:
+        waiting = {slot.cell for slot in self._progressed.remaining(self._slots)}
+        kinds = {self._kind(cell) for cell in waiting - self._stores.keys()}
+        needed = {self._stores[cell] for cell in waiting if cell in self._stores}
+        # Which store a cell reads that has not run yet is not known: it could be any of its kind.
+        needed |= {path for cell, path in self._stores.items() if self._kind(cell) in kinds}
+        for path in set(self._stores.values()) - needed:
+            cleaning.remove(cleaning.Doomed(path, size_bytes=0))
+        self._stores = {cell: path for cell, path in self._stores.items() if path in needed}
+
+    def _kind(self, cell: str) -> tuple[str, str]:
+        spec = self._matrix.cells[cell]
+        return spec.dataset, spec.backend
+
+
+class Limited:
+    """Progress of one run that passes everything on, and raises TimeLimitError when the time is over."""
+
+    def __init__(self, progress: RunProgress, limit_s: float | None) -> None:
+        self._progress, self._limit_s = progress, limit_s
+        self._end = float("inf") if limit_s is None else time.monotonic() + limit_s
+
+    def note(self, text: str) -> None:
+        """Pass a message on."""
+        self._progress.note(text)
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Begin a task."""
+        self._require_time()
+        self._progress.start(label, total, unit)
+
+    def advance(self, count: int) -> None:
+        """Pass on how far it is."""
+        self._require_time()
+        self._progress.advance(count)
+
+    def epoch(self, info: EpochInfo) -> None:
+        """Pass a finished epoch on."""
+        self._require_time()
+        self._progress.epoch(info)
+
+    def finish(self) -> None:
+        """End the task."""
+        self._progress.finish()
+
+    def _require_time(self) -> None:
+        if time.monotonic() > self._end:
+            raise TimeLimitError(f"The run was not done after {self._limit_s:.0f} s, which is its --time-limit.")

@@ -1,0 +1,49 @@
+"""What a matrix would run, and what that takes, as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bench.campaign import Slot
+from bench.estimate import Estimate, estimates, store_key
+from bench.matrix import Matrix
+from bench.record import RunRecord
+from bench.report.tables import Table
+
+
+def planned_table(matrix: Matrix, slots: Sequence[Slot], records: Sequence[RunRecord]) -> Table:
+    """Return a row for each cell: how often it runs, the time of all its runs and the size of its store."""
+    expected = estimates(matrix.cells, records)
+    runs = Counter(slot.cell for slot in slots)
+    rows = [
+        [name, str(runs[name]), _minutes(expected[name], runs[name]), _megabytes(expected[name].store_bytes)]
+        for name in matrix.cells
+    ]
+    controls = sum(slot.control for slot in slots)
+    notes = [f"{len(matrix.cells)} cells, {len(slots)} runs, {controls} of them controls, in {matrix.blocks} blocks."]
+    known_s = [(each.run_s, runs[name]) for name, each in expected.items() if each.run_s is not None]
+    unknown = len(matrix.cells) - len(known_s)
+    total_s = sum(run_s * count for run_s, count in known_s)
+    notes.append(_sum("time", f"{total_s / 60:,.0f} min", unknown, "run"))
+    stores = {store_key(matrix.cells[name]): each.store_bytes for name, each in expected.items()}
+    known_bytes = [size for size in stores.values() if size is not None]
+    notes.append(_sum("disk", f"{sum(known_bytes) / 1e6:,.0f} MB", len(stores) - len(known_bytes), "store"))
+    notes.append("By earlier records of the same and similar runs; preparing stores comes on top.")
+    return Table("Planned", ["cell", "runs", "about, min", "store, about MB"], rows, notes)
+
+
+def _minutes(expected: Estimate, runs: int) -> str:
+    return "unknown" if expected.run_s is None else f"{expected.run_s * runs / 60:,.1f}"
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "unknown" if size_bytes is None else f"{size_bytes / 1e6:,.0f}"
+
+
+def _sum(what: str, known: str, unknown: int, noun: str) -> str:
+    if not unknown:
+        return f"Total {what}: about {known}."
+    return (
+        f"Total {what}: about {known}, and {unknown} {noun if unknown == 1 else noun + 's'} of which nothing is known."
+    )
