@@ -44,10 +44,22 @@ def words_of(*words: str) -> str:
     return " ".join(words)
 
 
-def table(rows: list[Row], notes: list[str]) -> Table:
-    """Return the rows as a table."""
+def table(rows: list[Row], notes: list[str], before: list[Row]) -> Table:
+    """Return the rows as a table, with the ratios that the same loading of the same stores had ``before``."""
+    earlier = {(row.data, row.case, row.workers, row.order): row.ratio for row in before}
     naive = {(row.data, row.case): row.ratio for row in rows if row.reader == "naive"}
-    header = ["data", "store", "reader", "loading", "order", "samples/s", "of the limit", "goal", "naive, of the limit"]
+    header = [
+        "data",
+        "store",
+        "reader",
+        "loading",
+        "order",
+        "samples/s",
+        "of the limit",
+        "goal",
+        "before, of the limit",
+        "naive, of the limit",
+    ]
     header += ["of bare reading or decoding, or of a sequential read", "CPU s per epoch"]
     return Table(
         title="",
@@ -62,6 +74,7 @@ def table(rows: list[Row], notes: list[str]) -> Table:
                 f"{row.samples_per_s:,.0f}",
                 _share(row.ratio),
                 _share(row.goal),
+                _share(None if row.reader == "naive" else earlier.get((row.data, row.case, row.workers, row.order))),
                 _share(naive.get((row.data, row.case))),
                 _share(statistics.median(row.bare_ratios) if row.bare_ratios else None),
                 "" if row.cpu_s is None else f"{row.cpu_s:.3g}",
@@ -73,8 +86,8 @@ def table(rows: list[Row], notes: list[str]) -> Table:
     )
 
 
-def summary(rows: list[Row], notes: list[str]) -> Table:
-    """Return a row for each store of the first data set: what each reader reaches, at its best."""
+def summary(rows: list[Row], notes: list[str], before: list[Row]) -> Table:
+    """Return a row for each store of the first data set: what each reader reaches, and what was ``before``, at best."""
     rows = [row for row in rows if row.data == rows[0].data and row.order == "full"]
     lines = []
     for case in dict.fromkeys(row.case for row in rows):
@@ -88,8 +101,10 @@ def summary(rows: list[Row], notes: list[str]) -> Table:
         fastest = max(best.values(), key=lambda row: row.samples_per_s)
         naive = best.get("naive")
         factor = "" if naive is None or fastest is naive else f"{fastest.samples_per_s / naive.samples_per_s:,.0f}"
-        lines.append([case, *cells, fastest.workers, factor])
+        old = [row.samples_per_s for row in before if (row.data, row.case) == (rows[0].data, case)]
+        lines.append([case, *cells, fastest.workers, factor, f"{max(old):,.0f}" if old else ""])
     columns = ["store", *(f"{reader}, samples/s (of the limit)" for reader in READERS), "best with", "best ÷ naive"]
+    columns.append("before these readers, samples/s")
     text = f"{rows[0].data}, full shuffle. Of several ways to load, the fastest of each reader; naive without workers."
     return Table(title="", columns=columns, rows=lines, notes=[text, *notes], text_columns=1)
 

@@ -215,12 +215,15 @@ def main() -> None:
     parser.add_argument(
         "--summary", action="store_true", help="with --show: the naive and the best way to read each store"
     )
+    parser.add_argument("--before", type=Path, help="with --show: an earlier record, to stand beside it")
     parser.add_argument("--into", type=Path, help="with --show: put the table into this document")
     chosen = parser.parse_args()
     if chosen.show is not None:
         record = json.loads(chosen.show.read_text())
         rows = [Row(**row) for row in record["rows"]]
-        content = render.markdown((summary if chosen.summary else table)(rows, record["notes"]))
+        before = json.loads(chosen.before.read_text())["rows"] if chosen.before else []
+        shown = (summary if chosen.summary else table)(rows, record["notes"], [Row(**row) for row in before])
+        content = render.markdown(shown)
         if chosen.into is None:
             print(content)
         else:
@@ -242,7 +245,7 @@ def main() -> None:
                 chosen.out.parent.mkdir(parents=True, exist_ok=True)
                 record = {"environment": facts, "notes": notes, "rows": [asdict(row) for row in rows]}
                 chosen.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"\n{render.markdown(table(rows, notes))}")
+    print(f"\n{render.markdown(table(rows, notes, []))}")
 
 
 def measured(data: Path | None, folder: Path, only: list[str]) -> Iterator[Row]:
