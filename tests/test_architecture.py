@@ -44,6 +44,7 @@ LAYERS = [
     ],
     ["bench.comparison", "bench.groups", "bench.checks", "bench.tuning", "bench.matrix"],
     ["bench.ranking", "bench.tradeoffs"],
+    ["bench.criteria"],
     ["bench.inspection", "bench.advice"],
     ["bench.isolated", "bench.trial", "bench.report", "bench.cleaning"],
     ["bench.observer"],
