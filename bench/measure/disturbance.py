@@ -127,6 +127,9 @@ def between(before: Snapshot, after: Snapshot) -> Disturbance:
         _grown(getattr(before.cpu, name, None), getattr(after.cpu, name, None))
         for name in ("busy_s", "steal_s", "total_s")
     )
+    if total is not None:
+        # The time spent waiting for storage may fall (proc_stat(5) calls it unreliable), so the sum may lag behind.
+        total = max(total, (busy or 0.0) + (steal or 0.0))
     return Disturbance(
         duration_s=duration_s,
         cpu_busy_s=busy,

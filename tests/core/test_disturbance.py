@@ -87,6 +87,13 @@ def test_a_counter_that_runs_backwards_is_unknown_not_negative() -> None:
     assert (found.busy_share, found.throttle_events) == (0.5, 0)
 
 
+def test_time_spent_waiting_for_storage_may_fall_and_busy_time_still_is_a_part_of_all() -> None:
+    before = disturbance.Snapshot(0.0, disturbance.CpuTime(10, 0, 20))
+    after = disturbance.Snapshot(1.0, disturbance.CpuTime(11, 0, 20.98))
+    found = disturbance.between(before, after)
+    assert (found.cpu_busy_s, found.cpu_total_s, found.busy_share) == (1, 1, 1)
+
+
 def test_snapshots_travel_between_processes(tmp_path: Path) -> None:
     before = disturbance.Watch(tmp_path).start
     assert pickle.loads(pickle.dumps(before)) == before
