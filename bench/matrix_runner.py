@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +11,10 @@ from filelock import FileLock, Timeout
 from bench import cleaning, isolated
 from bench.attempt import Attempt
 from bench.campaign import Slot
-from bench.contracts.errors import BenchError
 from bench.matrix import Matrix, MatrixError, Progressed
-from bench.observer import RunProgress
-from bench.record import EpochInfo, RunRecord
+from bench.record import RunRecord
 from bench.runner import Outcome
 from bench.series import Series
-
-
-class TimeLimitError(BenchError):
-    """A run that took longer than it may."""
 
 
 def identity(matrix: Matrix, records: Sequence[RunRecord], *, anew: bool) -> str:
@@ -118,38 +111,3 @@ class Run:
     def _kind(self, cell: str) -> tuple[str, str]:
         spec = self._matrix.cells[cell]
         return spec.dataset, spec.backend
-
-
-class Limited:
-    """Progress of one run that passes everything on, and raises TimeLimitError when the time is over."""
-
-    def __init__(self, progress: RunProgress, limit_s: float | None) -> None:
-        self._progress, self._limit_s = progress, limit_s
-        self._end = float("inf") if limit_s is None else time.monotonic() + limit_s
-
-    def note(self, text: str) -> None:
-        """Pass a message on."""
-        self._progress.note(text)
-
-    def start(self, label: str, total: int, unit: str) -> None:
-        """Begin a task."""
-        self._require_time()
-        self._progress.start(label, total, unit)
-
-    def advance(self, count: int) -> None:
-        """Pass on how far it is."""
-        self._require_time()
-        self._progress.advance(count)
-
-    def epoch(self, info: EpochInfo) -> None:
-        """Pass a finished epoch on."""
-        self._require_time()
-        self._progress.epoch(info)
-
-    def finish(self) -> None:
-        """End the task."""
-        self._progress.finish()
-
-    def _require_time(self) -> None:
-        if time.monotonic() > self._end:
-            raise TimeLimitError(f"The run was not done after {self._limit_s:.0f} s, which is its --time-limit.")

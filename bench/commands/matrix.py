@@ -81,6 +81,7 @@ def matrix(
     from bench.report.planned import planned_table
     from bench.series import Series
     from bench.suite import EXAMPLE, Axes, Suite, read_suite
+    from bench.time_limit import Limited, over_time_limit
 
     if init:
         _write_example(suite, EXAMPLE)
@@ -128,7 +129,7 @@ def matrix(
             planned.blocks,
             where,
             results,
-            lambda: matrix_runner.Limited(console.QuietProgress(told), limit_s),
+            lambda: Limited(console.QuietProgress(told), limit_s, over_time_limit),
         )
         attempt = dataclasses.replace(attempt, errors_are_results=True)
         run = matrix_runner.Run(planned, series, progressed, attempt, keep_stores=keep_stores == "yes")

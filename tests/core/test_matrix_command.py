@@ -16,10 +16,11 @@ from filelock import FileLock
 from running import assert_ended, leftovers, start, wait_until
 from typer.testing import CliRunner
 
-from bench import isolated, matrix_runner, results, runner
+from bench import isolated, results, runner
 from bench.cli import app
 from bench.contracts.errors import BenchError
 from bench.record import ErrorInfo, RunRecord, read_record
+from bench.time_limit import Limited, TimeLimitError, over_time_limit
 
 FIXTURE = Path(__file__).parent / "records" / "version-1.json"
 
@@ -226,13 +227,13 @@ def test_the_same_matrix_does_not_run_twice_at_a_time(laboratory: Laboratory) ->
 def test_a_run_that_takes_too_long_is_ended() -> None:
     told: list[int] = []
     inner = SimpleNamespace(start=lambda *_: None, advance=told.append, note=print, epoch=print, finish=lambda: None)
-    progress = matrix_runner.Limited(inner, 0.05)
+    progress = Limited(inner, 0.05, over_time_limit)
     progress.advance(1)
     time.sleep(0.06)
-    with pytest.raises(matrix_runner.TimeLimitError, match="--time-limit"):
+    with pytest.raises(TimeLimitError, match="--time-limit"):
         progress.advance(2)
     assert told == [1]
-    matrix_runner.Limited(inner, None).advance(3)
+    Limited(inner, None, over_time_limit).advance(3)
 
 
 REAL = (

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.commands.tune import Space, choices
 from bench.contracts.errors import BenchError
 from bench.report import tuned
+from bench.search_space import Space, choices
 from bench.spec import RunSpec, make_spec, validated_options
 from bench.tuning import (
     BuiltStores,

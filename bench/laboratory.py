@@ -1,0 +1,85 @@
+"""What ``bench tune`` measures with: the normal runner, within a limit of time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from bench import cleaning, isolated, runner
+from bench import results as folder
+from bench.attempt import Attempt
+from bench.metrics import METRICS
+from bench.observer import RunProgress
+from bench.record import RunRecord
+from bench.runner import Places
+from bench.spec import RunSpec
+from bench.time_limit import Limited
+from bench.tuning import BuiltStores, Configuration, Measured, OutOfTimeError, TuneError
+
+Cell = Callable[[Configuration, int], tuple[RunSpec, Attempt]]
+
+
+class RunLaboratory:
+    """Measures by the normal runner; each run leaves a record that names the tuning and the rung.
+
+    ``cell`` says what to run for a configuration on so many samples.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        where: Places,
+        results: Path,
+        identity: str,
+        make_progress: Callable[[], RunProgress],
+        *,
+        keep_stores: bool,
+    ) -> None:
+        self._make_progress = make_progress
+        self._cell, self._where, self._results = cell, where, results
+        self._identity, self._keep_stores = identity, keep_stores
+        self._stores = BuiltStores(lambda path: cleaning.remove(cleaning.Doomed(path, size_bytes=0)))
+        self.records: list[RunRecord] = []
+
+    def measure(self, configuration: Configuration, samples: int, rung: int, limit_s: float) -> Measured:
+        """See Laboratory.measure."""
+        begun = time.monotonic()
+        spec, attempt = self._cell(configuration, samples)
+        if reason := spec.open_backend().unsupported_device(spec.device):
+            raise TuneError(f"{spec.backend}: {reason}")
+        where, watch = self._where, Limited(self._make_progress(), limit_s, _out_of_time)
+        store = isolated.prepare(spec, where.data_dir, where.search, watch, repair=attempt.repair)
+        self._stores.note(configuration, store.path, built=store.built)
+        record = runner.run(spec, where, watch, attempt).record
+        noted = {**record.environment, "tuning": {"id": self._identity, "rung": rung}}
+        record = record.model_copy(update={"environment": noted})
+        folder.write(record, self._results)
+        if record.status == "interrupted":
+            raise KeyboardInterrupt
+        if record.error is not None:
+            raise TuneError(record.error.message)
+        self.records.append(record)
+        known, epoch_s = store.manifest, METRICS["epoch_s"].over([record])
+        if epoch_s is None:
+            raise TuneError("the record of its run holds no epoch.")
+        epochs = [*record.epochs, *([record.ideal] if record.ideal else [])]
+        building_s = known.prepare_s + known.verify_s if store.built else 0.0
+        return Measured(
+            samples=known.count,
+            epoch_s=epoch_s.median,
+            store_bytes=known.size_bytes,
+            peak_bytes=record.memory.peak_pss_bytes or 0,
+            prepare_s=known.prepare_s,
+            wall_s=time.monotonic() - begun,
+            work_s=sum(epoch.epoch_s for epoch in epochs) + building_s,
+        )
+
+    def tidy(self, kept: Collection[Configuration]) -> None:
+        """See Laboratory.tidy."""
+        if not self._keep_stores:
+            self._stores.keep_only(kept)
+
+
+def _out_of_time(limit_s: float) -> OutOfTimeError:
+    return OutOfTimeError(f"it was not done after {limit_s:.0f} s, where less was expected or left.")
