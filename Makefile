@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench-docs bench-harness bench-loaders bench-power bench-proof clean gpu-test
+.PHONY: run test lint bench-docs bench-harness bench-loaders bench-power bench-proof bench-regress clean gpu-test
 
 run: .venv/.installed
 	$(BIN)/bench run --backend zarr --dataset cifar10
@@ -23,8 +23,8 @@ lint: .venv/.installed-dev
 # The README's figures, from the committed records.
 bench-docs: .venv/.installed
 	$(BIN)/bench show $$(ls results/reference/*-cifar10-zarr-cnn-*.json | tail -n 1) --into README.md
-	$(BIN)/bench table --results results/reference --into README.md
-	$(BIN)/bench table --results results/reference --into results/README.md
+	$(BIN)/bench table --each --results results/reference --into README.md
+	$(BIN)/bench table --each --results results/reference --into results/README.md
 	for id in 20261121-193701-cifar10 20261121-201841-cifar10; do \
 		$(BIN)/bench compare --recorded $$id --results results/reference/compare --anyway --into README.md || exit 1; done
 	for target in "--summary --into README.md" "--into results/README.md"; do \
@@ -42,6 +42,10 @@ bench-power: .venv/.installed
 # How fast every reader is, as ratios to the limit that memory sets; some minutes. BENCH_TEST_DATA names real data.
 bench-loaders: .venv/.installed-dev
 	$(BIN)/python tests/benchmarks/loaders.py $${BENCH_TEST_DATA:+--data "$$BENCH_TEST_DATA"} --out .proof/loaders.json
+
+# Our own backends and readers by pytest-benchmark: `pytest-benchmark compare` shows what was saved.
+bench-regress: .venv/.installed-dev
+	$(BIN)/pytest tests/benchmarks --benchmark-only --benchmark-autosave
 
 # A live proof: a reader that takes 10 % longer has to be found, and its equal must not.
 bench-proof: .venv/.installed-dev

@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.commands import compare, data, doctor, matrix, records, run, tune
+from bench.commands import (
+    advise,
+    chart,
+    compare,
+    data,
+    doctor,
+    exchange,
+    history,
+    matrix,
+    records,
+    regress,
+    report,
+    run,
+    table,
+    tune,
+)
 
 app = typer.Typer(
     name="bench",
@@ -43,13 +58,21 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     run.run: "bench run --backend zarr --dataset cifar10 --option chunk=64 --epochs 5",
     compare.compare: "bench compare --backend zarr --backend hdf5 --dataset cifar10 --blocks 8",
     matrix.matrix: "bench matrix --backend hdf5 --backend zarr --dataset cifar10 --workers 0 --workers 2",
+    regress.regress: "bench regress --save main --backend zarr --dataset cifar10   and later   bench regress main",
+    advise.advise: "bench advise --dataset folder:~/photos --budget 10m --for disk",
     tune.tune: "bench tune --backend zarr --dataset cifar10 --budget 10m",
     data.prepare: "bench prepare --backend hdf5 --dataset cifar10 --option compression=gzip",
     data.verify: "bench verify --backend zarr --dataset cifar10",
     data.inspect: "bench inspect folder:~/photos --size 224",
     records.list_: "bench list backends zarr",
     records.show: "bench show last",
-    records.table: "bench table --results results/reference --format markdown --into README.md",
+    table.table: "bench table --metric epoch_s --baseline filesystem --where device=cuda --format latex",
+    report.report: "bench report --results results -o report.html",
+    exchange.export: "bench export --results results -o runs.parquet",
+    exchange.import_: "bench import laptop/results server/results --results results",
+    exchange.schema: "bench schema > record.schema.json",
+    chart.chart: "bench chart --results results/reference --where dataset=cifar10 -o chart.svg",
+    history.history: "bench history --metric epoch_s --backend zarr",
     data.clean: "bench clean --backend zarr --yes",
     doctor.doctor: "bench doctor",
 }

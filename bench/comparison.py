@@ -176,7 +176,8 @@ def _campaign(records: Sequence[RunRecord]) -> CampaignInfo:
     campaigns = {_place(record).id: _place(record) for record in records}
     if len(campaigns) > 1:
         raise ComparisonError(f"These runs are of {len(campaigns)} campaigns: {', '.join(campaigns)}. Choose one.")
-    return _place(records[0])
+    # A campaign can go on with more blocks than it began with.
+    return max(map(_place, records), key=lambda place: place.blocks)
 
 
 def _place(record: RunRecord) -> CampaignInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import tempfile
 from contextlib import suppress
@@ -49,35 +50,48 @@ def run_name(record: RunRecord) -> str:
 
 def write(record: RunRecord, folder: Path) -> Path:
     """Write a record under a name not yet taken, and return its path. Raises ResultsError."""
-    name = run_name(record)
+    return keep((record.to_json() + "\n").encode(), folder, run_name(record))
+
+
+def keep(content: bytes, folder: Path, name: str) -> Path:
+    """Write a record as it is, under this name or, if that is taken, one with a number; return its path.
+
+    It is there whole or not at all. Raises ResultsError.
+    """
     part = folder / f".{name}.part-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with part.open("w") as file:
-            file.write(record.to_json() + "\n")
+        with part.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        number = 1
-        while True:
+        for number in itertools.count(1):
             path = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
-            try:
-                # A link never overwrites: two runs that end in the same second keep both records.
-                path.hardlink_to(part)
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                if error.errno not in {errno.EPERM, errno.ENOTSUP}:
-                    raise
-                # A file system without hard links.
-                part.replace(path)
-                return path
-            else:
+            if _named(part, path):
                 return path
     except OSError as error:
         raise ResultsError(f"Cannot write {folder / name}.json: {error.strerror}. Choose another --results.") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+    raise AssertionError("numbers do not end")
+
+
+def _named(part: Path, path: Path) -> bool:
+    """Give a file its name, unless another has it: two runs that end in the same second keep both records."""
+    try:
+        # A link never overwrites.
+        path.hardlink_to(part)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOTSUP}:
+            raise
+        # A file system without hard links.
+        if path.exists():
+            return False
+        part.replace(path)
+    return True
 
 
 def remove_leftovers(folder: Path) -> None:

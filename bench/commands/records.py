@@ -1,4 +1,4 @@
-"""Commands about what exists: list, show, table."""
+"""Commands about what exists: list, show."""
 
 from __future__ import annotations
 
@@ -59,31 +59,3 @@ def show(
     else:
         console.show([record], records.related(record, results))
     require_ok(record, None)
-
-
-def table(
-    results: Results = Path("results"),
-    format: Annotated[Literal["terminal", "markdown"], typer.Option(help="Syntax of the table.")] = "terminal",
-    into: Annotated[
-        Path | None,
-        typer.Option(help="Write Markdown between <!-- bench table --> and <!-- /bench table --> of this file."),
-    ] = None,
-) -> None:
-    """Compare all finished runs of a folder."""
-    from bench import console
-    from bench import results as records
-    from bench.report import document, render
-    from bench.report.tables import comparison_table
-
-    found, errors = records.read_all(results)
-    for error in errors:
-        console.say(f"bench: {error}")
-    if not found:
-        raise records.ResultsError(f"No records in {results}. Make one with `bench run`, or choose --results.")
-    compared = comparison_table([record for _, record in found])
-    if into is not None:
-        document.update(into, "bench table", render.markdown(compared))
-    elif format == "markdown":
-        console.out(render.markdown(compared))
-    else:
-        console.print_table(compared)

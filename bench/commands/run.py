@@ -11,6 +11,7 @@ import typer
 from bench.attempt import Attempt
 from bench.commands.outcome import require_ok
 from bench.commands.places import places
+from bench.commands.tracked import Track, log, trackers
 from bench.commands.work import work_flags
 from bench.flags import Backend, DataDir, Dataset, Options, Results, dataset_flags
 
@@ -26,6 +27,7 @@ def run(
     dataset: Dataset,
     option: Options = None,
     repeats: Annotated[int, typer.Option(help="Runs in fresh processes; their spread is what counts.", min=1)] = 1,
+    track: Track = None,
     data_dir: DataDir = None,
     results: Results = Path("results"),
     json: Annotated[
@@ -41,16 +43,23 @@ def run(
     where = places(data_dir)
     spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     records.require_writable(results)
-    done = []
-    for repeat in range(repeats):
-        if repeats > 1:
-            console.say(f"Run {repeat + 1} of {repeats}:")
-        outcome = runner.run(spec, where, console.make_progress(), dataclasses.replace(attempt, repeat=repeat))
-        done.append(outcome.record)
-        if json:
-            console.out(outcome.record.to_json())
-        elif outcome.record.status == "ok" and repeat == repeats - 1:
-            console.show(done, records.related(outcome.record, results))
-        # Written last, so that a full disk does not take the result from the user's eyes.
-        console.say(f"Record: {records.write(outcome.record, results)}")
-        require_ok(outcome.record, outcome.trace)
+    chosen = trackers(track)
+    done, written = [], []
+    try:
+        for repeat in range(repeats):
+            if repeats > 1:
+                console.say(f"Run {repeat + 1} of {repeats}:")
+            outcome = runner.run(spec, where, console.make_progress(), dataclasses.replace(attempt, repeat=repeat))
+            done.append(outcome.record)
+            if json:
+                console.out(outcome.record.to_json())
+            elif outcome.record.status == "ok" and repeat == repeats - 1:
+                console.show(done, records.related(outcome.record, results))
+            # Written last, so that a full disk does not take the result from the user's eyes.
+            path = records.write(outcome.record, results)
+            written.append((outcome.record, path))
+            console.say(f"Record: {path}")
+            require_ok(outcome.record, outcome.trace)
+    finally:
+        # After the last run, as what a tracker starts in this process would disturb the next.
+        log(chosen, written)

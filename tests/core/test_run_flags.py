@@ -26,7 +26,7 @@ def test_repeats_are_runs_of_their_own(bench, tmp_path: Path) -> None:
     assert [record.ideal for record in records] == [None, None]
     assert [record.epochs[0].batch_loss for record in records] == [records[0].epochs[0].batch_loss] * 2
     assert len(list((tmp_path / "results").glob("*.json"))) == 2
-    listed = bench("table").stdout
+    listed = bench("table", "--each").stdout
     assert "2 runs" in listed
 
 

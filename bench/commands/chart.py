@@ -1,0 +1,45 @@
+"""Command ``bench chart``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.flags import Results
+
+
+def chart(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The SVG file to write.")],
+    results: Results = Path("results"),
+    metric: Annotated[str, typer.Option(help="What bars show; see `bench list metrics`.")] = "epoch_s",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FACT=VALUE",
+            help="Only these runs; repeatable. FACT!=VALUE leaves runs out; one FACT twice means either value.",
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option(help="How many panels at most, those with most methods.", min=1)] = 6,
+) -> None:
+    """Draw runs as bars, a panel for each work: a picture for a README or a paper."""
+    from bench import console, facets, files
+    from bench import results as records
+    from bench.groups import equal_runs, finished, same_work
+    from bench.report import chart as picture
+
+    picture.require_drawable(metric)
+    files.require_place(output)
+    conditions = facets.conditions(where or [])
+    found, errors = records.read_all(results)
+    for error in errors:
+        console.say(f"bench: {error}")
+    runs = finished(facets.choose([record for _, record in found], conditions))
+    if not runs:
+        raise records.ResultsError(
+            f"No finished runs in {results}. Make some with `bench matrix`, or choose --results."
+        )
+    files.write_text(output, picture.chart(same_work(equal_runs(runs)), metric, most))
+    console.say(f"Written: {output}")

@@ -1,0 +1,57 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bench.contracts.errors import BenchError
+
+
+class OutputError(BenchError):
+    """A file that cannot be written."""
+
+
+def require_place(path: Path) -> None:
+    """Raise OutputError where a file could not be written to ``path``; its folder must exist."""
+    if path.is_dir():
+        raise OutputError(f"-o {path} is a folder. Name a file in it.")
+    if path.exists() and not path.is_file():
+        # It would be replaced: a device or a pipe is nothing to lose.
+        raise OutputError(f"-o {path} is no ordinary file. Choose another.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"-o {path}: there is no folder {path.parent}. Make it, or choose another.")
+    try:
+        # Tried, because permissions alone do not tell.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"-o {path}: cannot write to {path.parent}: {error.strerror}. Choose another.") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to, which takes its name at the end. Raises OutputError.
+
+    After an error what was there is still there, and nothing else.
+    """
+    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}. Choose another place.") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text. Raises OutputError."""
+    with replacing(path) as part:
+        # A lone surrogate, which a message of an error may hold, is no text that a file can have.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -1,0 +1,102 @@
+"""Whether all methods of a work trained alike: losses batch by batch, else accuracies side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.groups import Group, Work
+from bench.record import RunRecord
+from bench.spec import NO_MODEL
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Of one group: whether its losses equal those of the reference bit for bit, and where they first do not.
+
+    ``equal`` is None where they were not recorded.
+    """
+
+    equal: bool | None
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """What is known of a work: ``equal`` is None where it cannot be judged; ``losses`` are in the order of groups."""
+
+    equal: bool | None
+    text: str
+    losses: tuple[Losses, ...]
+
+
+def equality(work: Work, labels: Sequence[str]) -> Equality:
+    """Compare the losses of all batches of all runs with those of the first run that has any."""
+    none = tuple(Losses(None) for _ in work.groups)
+    if work.first.spec.model == NO_MODEL:
+        return Equality(None, "Loading alone: nothing was trained, so there are no losses to compare.", none)
+    reference = next((record for record in work.records if _batch_losses(record)), None)
+    if reference is None:
+        return Equality(None, "The losses of batches were not recorded, so they cannot be compared.", none)
+    losses = tuple(_compare(group, reference) for group in work.groups)
+    return Equality(*_judge(losses, work, labels), losses)
+
+
+def _judge(losses: Sequence[Losses], work: Work, labels: Sequence[str]) -> tuple[bool | None, str]:
+    deterministic = work.first.spec.deterministic
+    runs = sum(len(group.records) for group, one in zip(work.groups, losses, strict=True) if one.equal is not None)
+    unknown = sum(one.equal is None for one in losses)
+    left_out = f" {unknown} of {len(losses)} methods have no recorded losses." if unknown else ""
+    different = [name for name, one in zip(labels, losses, strict=True) if one.equal is False]
+    if runs < 2:
+        return None, f"Only one run has losses, so there is nothing to compare them with.{left_out}"
+    if not different:
+        asked = "" if deterministic else ", although determinism was not asked for"
+        return (
+            True,
+            f"Identical: the loss of every batch is the same, bit for bit, in all {runs} runs{asked}.{left_out}",
+        )
+    lossy = [
+        group.first.store is not None and group.first.store.lossy is not None
+        for group, one in zip(work.groups, losses, strict=True)
+        if one.equal is False
+    ]
+    named = ", ".join(different[:5]) + (" and others" if len(different) > 5 else "")
+    if all(lossy):
+        return False, f"Not identical, as is to be expected of lossy stores: {named}.{left_out}"
+    if deterministic:
+        return False, (
+            f"Not identical, although these runs are deterministic and have one seed: {named}. They did not train on "
+            f"the same values in the same order; where it begins stands in the table.{left_out}"
+        )
+    return None, (
+        "Not judged: these runs were not made with --deterministic, so their losses may differ by the order of "
+        f"additions alone. The accuracies below stand side by side.{left_out}"
+    )
+
+
+def _batch_losses(record: RunRecord) -> list[list[float]]:
+    return [epoch.batch_loss for epoch in record.epochs if epoch.batch_loss]
+
+
+def _compare(group: Group, reference: RunRecord) -> Losses:
+    expected = _batch_losses(reference)
+    known = [found for record in group.records if (found := _batch_losses(record))]
+    if not known:
+        return Losses(None)
+    for found in known:
+        where = _first_difference(expected, found)
+        if where is not None:
+            return Losses(False, where)
+    return Losses(True)
+
+
+def _first_difference(expected: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> str | None:
+    for epoch, (one, other) in enumerate(zip(expected, found, strict=False)):
+        for batch, (a, b) in enumerate(zip(one, other, strict=False)):
+            if a != b and not (math.isnan(a) and math.isnan(b)):
+                return f"epoch {epoch}, batch {batch}: {b:.9g} instead of {a:.9g}"
+        if len(one) != len(other):
+            return f"epoch {epoch}: {len(other)} batches instead of {len(one)}"
+    return None if len(expected) == len(found) else f"{len(found)} epochs instead of {len(expected)}"

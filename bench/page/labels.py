@@ -1,0 +1,129 @@
+"""What to call works and methods on the page: short, and different where they are different."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from bench.comparability import LOADING_FIELDS, differences
+from bench.groups import Group, Work
+from bench.record import RunRecord
+from bench.report.tables import cache_text, data_label, differing_options
+from bench.spec import NO_MODEL
+from bench.suite import backend_label
+
+LONGEST_VALUE = 40
+"""Characters of a value in a title; a shape or a processor's name may be longer."""
+
+
+def method_labels(groups: Sequence[Group]) -> list[str]:
+    """Return a name for each group of one work: backend, reader, and in what else its groups differ."""
+    firsts = [group.first for group in groups]
+    loading = _differing_loading(firsts)
+    names = [", ".join([store_label(record, firsts), *_loading_words(record, loading)]) for record in firsts]
+    return _unique(names, [record.spec_id[:6] for record in firsts])
+
+
+def family_labels(groups: Sequence[Group]) -> list[str]:
+    """Return the names without the number of workers: groups of one family differ in that alone."""
+    firsts = [group.first for group in groups]
+    loading = _differing_loading(firsts) - {"workers"}
+    return [", ".join([store_label(record, firsts), *_loading_words(record, loading)]) for record in firsts]
+
+
+def store_label(record: RunRecord, others: Sequence[RunRecord]) -> str:
+    """Return the backend with its reader and the options in which ``others`` of the same backend differ."""
+    options = _options(record)
+    siblings = [_options(other) for other in others if other.spec.backend == record.spec.backend]
+    words = [f"{key}={value}" for key, value in options.items() if any(other.get(key) != value for other in siblings)]
+    return backend_label(record.spec, words)
+
+
+def _options(record: RunRecord) -> dict[str, object]:
+    return record.spec.options if record.store is None else record.store.options
+
+
+def _differing_loading(records: Sequence[RunRecord]) -> set[str]:
+    fields = [name for name in LOADING_FIELDS if name not in {"backend", "options"}]
+    with_workers = [record for record in records if record.spec.workers]
+    found = set()
+    for name in fields:
+        # How workers are made means nothing where there are none.
+        relevant = records if name == "workers" else with_workers
+        if len({getattr(record.spec, name) for record in relevant}) > 1:
+            found.add(name)
+    return found
+
+
+def _loading_words(record: RunRecord, shown: Collection[str]) -> list[str]:
+    spec, words = record.spec, []
+    if "workers" in shown:
+        words.append("1 worker" if spec.workers == 1 else f"{spec.workers} workers")
+    if spec.workers:
+        words += [f"{spec.worker_kind}es"] if "worker_kind" in shown and spec.worker_kind == "process" else []
+        words += ["threads"] if "worker_kind" in shown and spec.worker_kind == "thread" else []
+        words += [spec.start_method] if "start_method" in shown else []
+        words += [f"prefetch {spec.prefetch}"] if "prefetch" in shown else []
+    return words
+
+
+def facets(work: Work, shown: Collection[str]) -> dict[str, str]:
+    """Return by what a work can be found: data, with those of its options that are ``shown``, model, cache, device."""
+    record = work.first
+    return {
+        "data": data_label(record, shown),
+        "model": "loading alone" if record.spec.model == NO_MODEL else record.spec.model,
+        "cache": _cache(record),
+        "device": record.device or record.spec.device,
+    }
+
+
+def _cache(record: RunRecord) -> str:
+    # How much of a store was in memory is a fact of each run, and no part of what was asked for.
+    return "cache as it was" if record.cache.asked == "as-is" else f"cache {cache_text(record)}"
+
+
+def all_facets(works: Sequence[Work]) -> list[dict[str, str]]:
+    """Return the facets of each work, with the options of its data set that are not the same in all works."""
+    shown = differing_options([work.first for work in works])
+    return [facets(work, shown[work.first.spec.dataset]) for work in works]
+
+
+def work_titles(works: Sequence[Work]) -> list[str]:
+    """Return a title for each work, with in what it differs from others of the same data, model, cache and device."""
+    short = [", ".join(found.values()) for found in all_facets(works)]
+    titles = []
+    for work, title in zip(works, short, strict=True):
+        same = [other for other, name in zip(works, short, strict=True) if name == title]
+        titles.append(title + "".join(f", {words}" for words in _distinction(work, same)))
+    return _unique(titles, [f"no. {number + 1}" for number in range(len(works))])
+
+
+def _distinction(work: Work, same: Sequence[Work]) -> list[str]:
+    base = same[0]
+    by_name: dict[str, str] = {}
+    for other in same[1:]:
+        for difference in differences([base.first, other.first], own=LOADING_FIELDS):
+            if len(difference.values) < 2:
+                continue
+            if other is work:
+                by_name[difference.name] = difference.values[1]
+            elif difference.name not in by_name:
+                by_name[difference.name] = difference.values[0]
+    # Fewer samples have another digest, and are usually there because of a limit.
+    implied = {"data", "limit"} if "samples" in by_name else set()
+    return [f"{name} {_short(value)}" for name, value in by_name.items() if name not in implied]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _unique(names: Sequence[str], marks: Sequence[str]) -> list[str]:
+    for_each = [
+        name if count == 1 else f"{name} ({mark})"
+        for name, mark, count in zip(names, marks, (Counter(names)[name] for name in names), strict=True)
+    ]
+    if len(set(for_each)) == len(for_each):
+        return for_each
+    return [f"{name} no. {number + 1}" for number, name in enumerate(for_each)]

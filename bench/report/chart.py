@@ -1,0 +1,174 @@
+"""Works as a picture: bars of a metric in SVG, which code hosts show in documents, in light and dark.
+
+Text is told as text, and lengths are true: every bar begins at zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+from bench.contracts.errors import BenchError
+from bench.groups import Group, Work
+from bench.metrics import METRICS, significant
+from bench.ranking import rank
+from bench.report.labels import DataSets, Methods
+from bench.report.tables import cache_text
+
+_WIDTH, _MARGIN, _ROW, _BAR, _HEAD, _GAP = 860, 16, 24, 14, 52, 22
+_CHARACTER = 6.9
+_VALUE_WIDTH = 150
+_WHISKER = ("halo", "whisker")
+
+_STYLE = """\
+text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328 }
+.title { font-weight: 600; font-size: 14px } .quiet { fill: #59636e; font-size: 12px }
+.bar { fill: #0072b2 } .best { fill: #009e73 }
+.whisker { stroke: #1f2328; stroke-width: 1.2 } .halo { stroke: #ffffff; stroke-width: 3 }
+.ceiling { stroke: #d55e00; stroke-width: 1.5; stroke-dasharray: 4 3 } .axis { stroke: #d1d9e0 }
+.back { fill: #ffffff }
+@media (prefers-color-scheme: dark) {
+  text { fill: #f0f6fc } .quiet { fill: #9198a1 } .bar { fill: #56b4e9 } .best { fill: #2ec48c }
+  .whisker { stroke: #f0f6fc } .halo { stroke: #0d1117 } .axis { stroke: #3d444d } .back { fill: #0d1117 }
+}"""
+
+
+class ChartError(BenchError):
+    """A metric of which there is no picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """One method: its value, the interval or the spread, and whether it was shown to be the best."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """One work: a heading, bars, and where the ceiling lies."""
+
+    title: str
+    note: str
+    bars: list[_Bar]
+    ceiling: float | None
+
+
+def require_drawable(metric: str) -> None:
+    """Raise ChartError for what is no metric."""
+    if metric not in METRICS:
+        raise ChartError(f"--metric {metric}: there is no such metric. Choose from: {', '.join(METRICS)}.")
+
+
+def chart(works: Sequence[Work], metric: str, most: int = 6) -> str:
+    """Return an SVG document with a panel for each work that has the metric, the ``most`` with most methods.
+
+    Whiskers are the 95 % interval of the median over six runs or more, else the lowest and the highest. A bar is
+    marked as the best only where that was shown, see :mod:`bench.ranking`. The dashed line is the ceiling: the same
+    training from batches in memory.
+    """
+    # Sorting is stable: works with as many methods stay in their order.
+    chosen = sorted(works, key=lambda work: -len(work.groups))[:most]
+    records = [record for work in chosen for record in work.records]
+    methods, datasets = Methods(records), DataSets(records)
+    panels = [panel for work in chosen if (panel := _panel(work, metric, methods, datasets)).bars]
+    longest = max((len(bar.label) for panel in panels for bar in panel.bars), default=0)
+    left = _MARGIN + min(340, longest * _CHARACTER) + 8
+    top = _MARGIN
+    body = []
+    for panel in panels:
+        body.append(_drawn(panel, METRICS[metric].unit, METRICS[metric].digits, left, top))
+        top += _HEAD + _ROW * len(panel.bars) + _GAP
+    height = top + 20
+    legend = (
+        "Bars: median. Whiskers: 95 % interval of the median, or lowest…highest of fewer than six runs. "
+        "Green: shown to be the best."
+    )
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
+            f'height="{height}" role="img" aria-label="{_quoted(_summary(panels, metric))}">',
+            f"<style>{_STYLE}</style>",
+            f'<rect class="back" width="{_WIDTH}" height="{height}" rx="6"/>',
+            *body,
+            f'<text class="quiet" x="{_MARGIN}" y="{height - 14}">{escape(legend)}</text>',
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def _panel(work: Work, metric: str, methods: Methods, datasets: DataSets) -> _Panel:
+    ranking = rank(work, metric)
+    bars = [_bar(group, metric, methods, best=ranking.shown and group is ranking.best) for group in ranking.groups]
+    first = work.first
+    training = "loading alone" if first.spec.model == "none" else f"training {first.spec.model}"
+    count = f"{first.data.count:,} samples, " if first.data else ""
+    found = [group.summary("ideal_s") for group in work.groups] if metric == "epoch_s" else []
+    ideals = [summary.median for summary in found if summary is not None]
+    runs = sorted({len(group.records) for group in work.groups})
+    often = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    often += " run each" if runs == [1] else " runs each"
+    device = first.device or first.spec.device
+    note = f"{count}batch {first.spec.batch_size}, {device}, cache {cache_text(first)}, {often}"
+    title = f"{datasets.label(first)}, {training}: {METRICS[metric].label}, {METRICS[metric].unit}"
+    return _Panel(title, note, bars, min(ideals, default=None))
+
+
+def _bar(group: Group, metric: str, methods: Methods, *, best: bool) -> _Bar:
+    summary, interval = group.summary(metric), group.interval(metric)
+    assert summary is not None  # noqa: S101  # only groups that have it are ranked
+    low, high = (summary.low, summary.high) if interval is None else (interval.low, interval.high)
+    return _Bar(methods.label(group.first), summary.median, low, high, best)
+
+
+def _drawn(panel: _Panel, unit: str, digits: int, left: float, top: float) -> str:
+    longest = max(max(bar.value, bar.high) for bar in panel.bars)
+    longest = max([longest, *([panel.ceiling] if panel.ceiling is not None else [])])
+    room = _WIDTH - _MARGIN - _VALUE_WIDTH - left
+
+    def x(value: float) -> float:
+        return left + (room * max(0.0, value) / longest if longest > 0 and math.isfinite(longest) else 0.0)
+
+    lines = [
+        f'<text class="title" x="{_MARGIN}" y="{top + 14:.0f}">{escape(panel.title)}</text>',
+        f'<text class="quiet" x="{_MARGIN}" y="{top + 32:.0f}">{escape(panel.note)}</text>',
+    ]
+    y = top + _HEAD
+    for bar in panel.bars:
+        middle = y + _BAR / 2
+        lines += [
+            f'<text x="{left - 8:.1f}" y="{middle + 4.5:.1f}" text-anchor="end">{escape(bar.label)}</text>',
+            f'<rect class="{"best" if bar.best else "bar"}" x="{left:.1f}" y="{y:.1f}" '
+            f'width="{x(bar.value) - left:.1f}" height="{_BAR}" rx="2"/>',
+            *(f'<path class="{kind}" d="M{x(bar.low):.1f} {middle:.1f}H{x(bar.high):.1f}"/>' for kind in _WHISKER),
+            f'<text class="quiet" x="{max(x(bar.high), x(bar.value)) + 6:.1f}" y="{middle + 4.5:.1f}">'
+            f"{escape(significant(bar.value, digits))} {escape(unit)}</text>",
+        ]
+        y += _ROW
+    lines.append(f'<path class="axis" d="M{left:.1f} {top + _HEAD - 6}V{y:.1f}"/>')
+    if panel.ceiling is not None:
+        at = x(panel.ceiling)
+        lines += [
+            f'<path class="ceiling" d="M{at:.1f} {top + _HEAD - 6}V{y:.1f}"/>',
+            f'<text class="quiet" x="{at + 4:.1f}" y="{y + 8:.1f}">ceiling</text>',
+        ]
+    return "\n".join(lines)
+
+
+def _summary(panels: Sequence[_Panel], metric: str) -> str:
+    digits = METRICS[metric].digits
+    return " ".join(
+        f"{panel.title}: " + ", ".join(f"{bar.label} {significant(bar.value, digits)}" for bar in panel.bars) + "."
+        for panel in panels
+    )
+
+
+def _quoted(text: str) -> str:
+    return escape(text, {'"': "&quot;"})

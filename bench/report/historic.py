@@ -1,0 +1,95 @@
+"""The history of a metric as a table, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from bench.history import EFFECT, SEGMENT, Point, Step, Trend
+from bench.metrics import significant
+from bench.report.tables import Table, cache_text, data_label, machine_text, options_text, run_label, work_text
+
+SAME_AS_LOOP = 0.05
+"""A step that the fixed loop took as well, to within so much, is the machine's."""
+
+
+def history_table(trend: Trend) -> Table:
+    """Return one row per point, oldest first, with what changed and any step that begins there."""
+    metric, record = trend.metric, trend.record
+    steps = {step.index: step for step in trend.steps}
+    rows = []
+    for number, point in enumerate(trend.points):
+        changed = _changed(trend.points[number - 1], point) if number else ""
+        rows.append(
+            [
+                point.at[:16].replace("T", " "),
+                point.revision or "unknown",
+                changed,
+                str(point.runs),
+                significant(point.value, metric.digits),
+                "" if point.canary_s is None else significant(1e3 * point.canary_s, 3),
+                _step_text(steps[number]) if number in steps else "",
+            ]
+        )
+    name = " ".join(part for part in (run_label(record), options_text(record)) if part)
+    title = f"{metric.label}, {metric.unit}: {name} on {data_label(record)}"
+    columns = ["when", "revision", "changed versions", "runs", metric.key, "fixed loop, ms", "step"]
+    return Table(title, columns, rows, _notes(trend), text_columns=3)
+
+
+def history_data(trends: Sequence[Trend]) -> list[dict[str, Any]]:
+    """Return all trends as plain data, for JSON."""
+    return [
+        {
+            "spec_id": trend.record.spec_id,
+            "backend": trend.record.spec.backend,
+            "options": trend.record.spec.options,
+            "dataset": trend.record.spec.dataset,
+            "metric": trend.metric.key,
+            "unit": trend.metric.unit,
+            "points": [asdict(point) for point in trend.points],
+            "steps": [asdict(step) for step in trend.steps],
+            "enough_points": trend.enough,
+        }
+        for trend in trends
+    ]
+
+
+def step_sentences(trend: Trend) -> list[str]:
+    """Return a sentence for each step, with what changed there and whether the machine changed as much."""
+    texts = []
+    for step in trend.steps:
+        at = trend.points[step.index].at[:10]
+        cause = (
+            f" There changed: {', '.join(step.changed)}." if step.changed else " No version is known to have changed."
+        )
+        machine = ""
+        if step.canary_ratio is not None and abs(step.canary_ratio - 1) > SAME_AS_LOOP:
+            machine = f" A fixed loop took {step.canary_ratio:.2f} times as long, so the machine may be the cause."
+        label = f"{run_label(trend.record)}: {trend.metric.label}"
+        texts.append(f"{label} from {at} on: {_step_text(step)}.{cause}{machine}")
+    return texts
+
+
+def _step_text(step: Step) -> str:
+    return f"{step.ratio:.3f} times (p = {significant(step.p, 2)})"
+
+
+def _changed(one: Point, other: Point) -> str:
+    names = [n for n in other.versions if n in one.versions and one.versions[n] != other.versions[n]]
+    return ", ".join(f"{name} {other.versions[name]}" for name in names)
+
+
+def _notes(trend: Trend) -> list[str]:
+    record = trend.record
+    notes = [f"Work: {work_text(record)}; page cache {cache_text(record)}."]
+    if not trend.enough:
+        notes.append(f"Steps need {2 * SEGMENT} points; here are {len(trend.points)}.")
+    else:
+        notes.append(
+            f"Step: ratio of medians behind and before, at least {SEGMENT} points and {EFFECT:.0%} each; binary "
+            "segmentation with rank sums, p by random orders over all places."
+        )
+    notes.append(f"Measured on: {machine_text(record)} (the first run's versions).")
+    return notes

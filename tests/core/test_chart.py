@@ -1,0 +1,88 @@
+"""`bench chart`: lengths, marks and text of the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from test_ranking import campaign, run
+from typer.testing import CliRunner
+
+from bench import results
+from bench.cli import app
+from bench.groups import equal_runs, same_work
+from bench.record import RunRecord
+from bench.report.chart import chart
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def drawn(records: list[RunRecord], metric: str = "epoch_s") -> ElementTree.Element:
+    return ElementTree.fromstring(chart(same_work(equal_runs(records)), metric))
+
+
+def bars(picture: ElementTree.Element) -> list[tuple[str, float]]:
+    found = [(rect.get("class"), float(rect.get("width"))) for rect in picture.iter(f"{SVG}rect")]
+    return [bar for bar in found if bar[0] != "back"]
+
+
+def texts(picture: ElementTree.Element) -> list[str]:
+    return ["".join(text.itertext()) for text in picture.iter(f"{SVG}text")]
+
+
+def test_bars_are_as_long_as_what_they_stand_for_the_best_first() -> None:
+    picture = drawn(campaign({"zarr": 4.0, "hdf5": 1.0, "memmap": 2.0}, noise=0))
+    (best, one), (_, two), (_, four) = bars(picture)
+    assert best == "best"
+    assert (two / one, four / one) == (pytest.approx(2, rel=0.01), pytest.approx(4, rel=0.01))
+    shown = texts(picture)
+    assert [text for text in shown if text.startswith(("zarr", "hdf5", "memmap"))] == ["hdf5", "memmap", "zarr"]
+    assert {"1.00 s", "2.00 s", "4.00 s"} <= set(shown)
+
+
+def test_nothing_is_marked_where_nothing_was_shown() -> None:
+    assert {kind for kind, _ in bars(drawn([run("zarr", 4.0), run("hdf5", 1.0)]))} == {"bar"}
+
+
+def test_whiskers_reach_from_the_lowest_to_the_highest_of_few_runs() -> None:
+    picture = drawn([run("hdf5", seconds) for seconds in (1.0, 2.0, 4.0)])
+    ((_, length),) = bars(picture)
+    (path,) = [path.get("d") for path in picture.iter(f"{SVG}path") if path.get("class") == "whisker"]
+    start, _, end = path.removeprefix("M").partition("H")
+    left = float(next(rect.get("x") for rect in picture.iter(f"{SVG}rect") if rect.get("class") == "bar"))
+    low, high = float(start.split()[0]) - left, float(end) - left
+    assert (low / length, high / length) == (pytest.approx(0.5, abs=0.01), pytest.approx(2, abs=0.01))
+
+
+def test_text_of_records_stays_text() -> None:
+    name = '<script>alert("1")</script> & co'
+    picture = drawn([run("zarr", 1.0, spec={"dataset": name, "options": {}}), run(name, 2.0)])
+    assert not list(picture.iter(f"{SVG}script"))
+    assert any(name in text for text in texts(picture))
+    assert name in picture.get("aria-label")
+
+
+def test_the_command_writes_a_file_whole_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str):
+        return CliRunner().invoke(app, ["chart", *arguments], standalone_mode=False)
+
+    assert "No finished runs" in str(call("-o", "a.svg").exception)
+    for record in campaign({"zarr": 2.0, "hdf5": 1.0}):
+        results.write(record, Path("results"))
+    assert call("-o", "a.svg").exit_code == 0
+    assert len(bars(ElementTree.parse("a.svg").getroot())) == 2
+    assert call("-o", "b.svg", "--where", "backend=zarr").exit_code == 0
+    assert len(bars(ElementTree.parse("b.svg").getroot())) == 1
+    for arguments, words in (
+        (("-o", "c.svg", "--metric", "speed"), "there is no such metric"),
+        (("-o", "none/c.svg"), "there is no folder none"),
+        (("-o", "."), "is a folder"),
+        (("-o", "c.svg", "--where", "backend=tar"), "no record meets it"),
+    ):
+        failed = call(*arguments)
+        assert words in str(failed.exception)
+        assert failed.exit_code == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "b.svg", "results"]

@@ -1,0 +1,41 @@
+"""Files that are written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.files import OutputError, require_place, write_text
+
+
+def test_a_file_replaces_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("before")
+    write_text(path, "a lone \ud800 surrogate")
+    assert path.read_text() == "a lone \\ud800 surrogate"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("before")
+
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_text(path, "after")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_take_a_file_is_told_before_any_work(tmp_path: Path) -> None:
+    for place, words in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "none" / "x", "there is no folder"),
+        (Path("/dev/null"), "ordinary"),
+    ):
+        with pytest.raises(OutputError, match=words):
+            require_place(place)
+    require_place(tmp_path / "x")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,117 @@
+"""Steps in series whose truth is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bench import results
+from bench.cli import app
+from bench.history import HistoryError, series
+from bench.record import CampaignInfo, RunRecord, read_record
+from bench.report.historic import history_table, step_sentences
+
+TEMPLATE = read_record(Path(__file__).parent / "records" / "version-2.json")
+NOISE = [1.0, 1.01, 0.99, 1.02, 0.98, 1.005]
+
+
+def at(number: int, epoch_s: float, *, zarr: str = "3.1.6", revision: str = "a" * 40, **changes) -> RunRecord:
+    """A run of one epoch on the ``number``-th day, by a version of a library and a revision of the code."""
+    environment = {
+        **TEMPLATE.environment,
+        "libraries": {"zarr": zarr},
+        "git_revision": revision,
+        "git_modified": False,
+        "disturbance": {"canary_s": [changes.pop("canary_s", 0.04)] * 2},
+    }
+    epoch = TEMPLATE.epochs[-1].model_copy(update={"epoch_s": epoch_s, "warmup": False})
+    started = f"2026-{1 + number // 28:02}-{1 + number % 28:02}T00:00:00.000000+00:00"
+    update = {"status": "ok", "epochs": [epoch], "environment": environment, "started_at": started, "campaign": None}
+    return TEMPLATE.model_copy(update={**update, **changes})
+
+
+def test_a_step_is_found_where_it_is_and_what_changed_there_is_named() -> None:
+    before = [at(n, value) for n, value in enumerate(NOISE)]
+    behind = [at(6 + n, 1.2 * value, zarr="3.2.0", revision="b" * 40) for n, value in enumerate(NOISE)]
+    (trend,) = series([*behind, *before], "epoch_s")
+    assert [point.value for point in trend.points][:6] == NOISE
+    (step,) = trend.steps
+    assert (step.index, step.ratio) == (6, pytest.approx(1.2))
+    assert step.p < 0.05
+    assert step.changed == ("revision aaaaaaaaa → bbbbbbbbb", "zarr 3.1.6 → 3.2.0")
+    (text,) = step_sentences(trend)
+    assert "1.200 times" in text
+    assert "zarr 3.1.6 → 3.2.0" in text
+    assert "fixed loop" not in text
+
+
+def test_two_steps_are_found() -> None:
+    values = [*NOISE, *(1.3 * v for v in NOISE), *(0.9 * v for v in NOISE)]
+    (trend,) = series([at(n, value) for n, value in enumerate(values)], "epoch_s")
+    assert [step.index for step in trend.steps] == [6, 12]
+    assert [step.ratio for step in trend.steps] == pytest.approx([1.3, 0.9 / 1.3])
+
+
+def test_a_single_disturbed_run_and_a_small_change_make_no_step() -> None:
+    disturbed = [*NOISE, 5.0, *NOISE]
+    assert series([at(n, value) for n, value in enumerate(disturbed)], "epoch_s")[0].steps == ()
+    # Perfectly separated, but by less than what is worth a line.
+    small = [1.0] * 6 + [1.03] * 6
+    assert series([at(n, value) for n, value in enumerate(small)], "epoch_s")[0].steps == ()
+
+
+def test_noise_alone_makes_a_step_about_as_seldom_as_is_promised() -> None:
+    random = np.random.default_rng(1)
+    found = 0
+    for _ in range(200):
+        values = np.exp(random.normal(0, 0.2, 16))
+        found += bool(series([at(n, float(value)) for n, value in enumerate(values)], "epoch_s")[0].steps)
+    # 0.05 of 200 are 10; more than 20 have a probability of about 0.001.
+    assert 1 <= found <= 20
+
+
+def test_a_step_of_the_machine_is_told() -> None:
+    before = [at(n, value) for n, value in enumerate(NOISE)]
+    behind = [at(6 + n, 1.2 * value, canary_s=0.048) for n, value in enumerate(NOISE)]
+    (text,) = step_sentences(series([*before, *behind], "epoch_s")[0])
+    assert "1.20 times as long" in text
+    assert "No version is known to have changed" in text
+
+
+def test_runs_of_one_comparison_are_one_point() -> None:
+    place = CampaignInfo(id="c", seed=0, blocks=3, block=0, position=0, cell="a")
+    records = [at(n, float(n + 1), campaign=place) for n in range(3)]
+    (trend,) = series(records, "epoch_s")
+    assert [(point.value, point.runs) for point in trend.points] == [(2.0, 3)]
+    assert not trend.enough
+    assert "Steps need 8 points; here are 1." in history_table(trend).notes
+
+
+def test_other_work_data_and_machines_are_series_of_their_own() -> None:
+    other_machine = at(3, 1.0)
+    other_machine = other_machine.model_copy(update={"environment": {**other_machine.environment, "cpu": "another"}})
+    other_data = at(4, 1.0, data=TEMPLATE.data.model_copy(update={"digest": "0" * 32}))
+    failed = at(5, 1.0, status="failed")
+    trends = series([at(0, 1.0), at(1, 1.0), other_machine, other_data, failed], "epoch_s")
+    assert [len(trend.points) for trend in trends] == [2, 1, 1]
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(HistoryError, match="no metric 'speed'"):
+        series([at(0, 1.0)], "speed")
+
+
+def test_the_command_prints_tables_and_json(tmp_path: Path) -> None:
+    for n, value in enumerate([*NOISE, *(2 * v for v in NOISE)]):
+        results.write(at(n, value), tmp_path)
+    found = CliRunner().invoke(app, ["history", "--results", str(tmp_path), "--format", "markdown"])
+    assert found.exit_code == 0, found.output
+    assert "- " in found.output
+    assert "2.000 times" in found.output
+    import json
+
+    (trend,) = json.loads(CliRunner().invoke(app, ["history", "--results", str(tmp_path), "--format", "json"]).stdout)
+    assert trend["steps"][0]["index"] == 6
+    nothing = CliRunner().invoke(app, ["history", "--results", str(tmp_path), "--backend", "nobody"])
+    assert "No such records" in str(nothing.exception)

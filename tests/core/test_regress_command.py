@@ -1,0 +1,188 @@
+"""`bench regress`: what it runs, saves, prints, and the code it exits with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.stats import Stats
+from trials import TEMPLATE
+from typer.testing import CliRunner
+
+from bench import calibration, isolated, runner
+from bench.baseline import BaselineError, read, statistics_of
+from bench.calibration import Calibration
+from bench.cli import app
+from bench.record import ErrorInfo, RunRecord
+
+
+class Laboratory:
+    """A second per epoch, times what is said of a backend; runs differ by half a percent."""
+
+    def __init__(self) -> None:
+        self.done: list[RunRecord] = []
+        self.slower: dict[str, float] = {}
+        self.broken: set[str] = set()
+        self.environment: dict[str, object] = {}
+
+    def run(self, spec, places, progress, attempt) -> runner.Outcome:
+        wobble = 1 + 0.005 * (len(self.done) * 7 % 5)
+        epoch_s = self.slower.get(spec.backend, 1.0) * wobble
+        epoch = TEMPLATE.epochs[-1].model_copy(
+            update={"epoch_s": epoch_s, "warmup": False, "cpu_user_s": epoch_s, "cpu_system_s": 0.0}
+        )
+        update = {
+            "spec": spec,
+            "spec_id": spec.spec_id,
+            "epochs": [epoch],
+            "campaign": attempt.campaign,
+            "status": "ok",
+        }
+        update["started_at"] = f"2026-01-01T00:{len(self.done) % 60:02}:00.000000+00:00"
+        update["environment"] = {**TEMPLATE.environment, **self.environment}
+        if spec.backend in self.broken:
+            error = ErrorInfo(phase="train", type="X", message="It broke.")
+            update |= {"status": "failed", "error": error, "epochs": []}
+        self.done.append(TEMPLATE.model_copy(update=update))
+        return runner.Outcome(self.done[-1], None)
+
+
+@pytest.fixture
+def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Laboratory:
+    made = Laboratory()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "run", made.run)
+    monkeypatch.setattr(isolated, "prepare", lambda *args, **options: None)
+    monkeypatch.setattr(calibration, "measure", lambda: Calibration(0.005, 0.008, 0.006, 0.005, 0.008, 0.006))
+    monkeypatch.setattr("bench.calibrated.run.__defaults__", (lambda: calibration.measure(),))
+    return made
+
+
+def regress(*arguments: str):
+    return CliRunner().invoke(app, ["regress", "--data-dir", "data", *arguments])
+
+
+SAVE = ("--save", "main", "--dataset", "cifar10", "--backend", "memmap", "--backend", "hdf5", "--model", "none")
+
+
+def test_a_baseline_is_repeated_exactly_and_equal_code_passes(laboratory: Laboratory) -> None:
+    assert regress(*SAVE).exit_code == 0
+    saved, laboratory.done = laboratory.done, []
+    found = regress("main")
+    assert found.exit_code == 0, found.output
+    assert [r.spec for r in laboratory.done] == [r.spec for r in saved]
+    assert [r.campaign.cell for r in laboratory.done] == [r.campaign.cell for r in saved]
+    assert len(saved) == 3 * 8
+    assert "No regression was shown against main." in found.stdout
+
+
+def test_a_slower_backend_exits_3_and_the_summary_names_it(laboratory: Laboratory) -> None:
+    regress(*SAVE)
+    laboratory.slower["hdf5"] = 1.15
+    found = regress("main", "--summary", "summary.md")
+    assert found.exception.exit_code == 3
+    assert "hdf5" in str(found.exception)
+    assert "memmap" not in str(found.exception)
+    text = Path("summary.md").read_text()
+    assert text.startswith("### bench regress main: 3 regressions\n")
+    # The wobble of the simulated runs moves their median by 1 %.
+    assert "hdf5[library]: epoch is slower: 1.14" in text
+    assert "<details>" in text
+
+
+def test_failed_cells_exit_2_and_spoil_no_baseline(laboratory: Laboratory) -> None:
+    regress(*SAVE)
+    laboratory.broken.add("hdf5")
+    found = regress("main")
+    assert found.exception.exit_code == 2
+    assert "It broke." in str(found.exception)
+    found = regress(*SAVE[2:], "--save", "broken")
+    assert found.exception.exit_code == 2
+    assert not Path("results/baselines/broken.json").exists()
+
+
+def test_another_machine_leaves_the_counters(laboratory: Laboratory) -> None:
+    regress(*SAVE)
+    laboratory.slower, laboratory.environment = {"hdf5": 2.0, "memmap": 2.0}, {"cpu": "another"}
+    found = regress("main")
+    assert found.exit_code == 0, found.output
+    assert "Times were NOT held: the machine or its state is another one: cpu" in found.stdout
+
+
+def test_another_version_of_a_library_is_said_and_held(laboratory: Laboratory) -> None:
+    regress(*SAVE)
+    laboratory.environment = {"libraries": {**TEMPLATE.environment["libraries"], "zarr": "9.9"}}
+    laboratory.slower = {"memmap": 1.3}
+    found = regress("main")
+    assert found.exception.exit_code == 3
+    assert "version of zarr" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Name a baseline to hold"),
+        (("nothing",), "There is no baseline"),
+        (("main", "--backend", "zarr"), "says itself what to run"),
+        (("main", "--epochs", "9"), "says itself what to run"),
+        (("main", "--epochs", "3"), "says itself what to run"),
+        (("main", "--memory-limit", "2G"), "says itself what to run"),
+        (("--save", "new", "--backend", "zarr"), "--save needs what to measure"),
+        (("--save", "x y", "--dataset", "cifar10", "--backend", "zarr"), "no name for a baseline"),
+        (("main", "--summary", "no/folder/x.md"), "no such folder"),
+    ],
+)
+def test_flags_that_make_no_sense_are_one_line(
+    laboratory: Laboratory, arguments: tuple[str, ...], message: str
+) -> None:
+    if "main" in arguments:
+        regress(*SAVE, "--blocks", "1")
+    found = regress(*arguments)
+    assert message in str(found.exception)
+    assert found.exception.exit_code == 1
+
+
+def test_a_baseline_is_not_replaced_unasked(laboratory: Laboratory) -> None:
+    assert regress(*SAVE, "--blocks", "1").exit_code == 0
+    assert "there already" in str(regress(*SAVE, "--blocks", "1").exception)
+    assert regress(*SAVE, "--blocks", "1", "--replace").exit_code == 0
+
+
+def test_a_damaged_or_foreign_file_is_refused(laboratory: Laboratory) -> None:
+    regress(*SAVE, "--blocks", "1")
+    path = Path("results/baselines/main.json")
+    content = json.loads(path.read_text())
+    for spoilt, message in (
+        ("{", "cannot be read"),
+        (json.dumps({"benchmarks": []}), "nothing to repeat"),
+        (json.dumps({**content, "datetime": None, "benchmarks": [{}]}), "damaged"),
+        (json.dumps({**content, "dataset_bench": {**content["dataset_bench"], "format": 99}}), "newer bench"),
+    ):
+        path.write_text(spoilt)
+        with pytest.raises(BaselineError, match=message):
+            read("main", Path("results"))
+
+
+def test_pytest_benchmark_compares_saved_baselines(laboratory: Laboratory) -> None:
+    regress(*SAVE)
+    laboratory.slower["hdf5"] = 2.0
+    regress("main", "--save", "later")
+    command = [Path(sys.executable).with_name("pytest-benchmark"), "compare", "--columns", "median,rounds"]
+    command += ["results/baselines/main.json", "results/baselines/later.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("hdf5")]
+    assert len(rows) == 2
+    assert any("(2.0" in row or "(1.99" in row for row in rows)
+    assert all(" 8" in row for row in rows)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7, 8])
+def test_statistics_are_those_of_pytest_benchmark(count: int) -> None:
+    values = [1.0, 1.2, 0.9, 5.0, 1.1, 1.05, 0.2, 1.3][:count]
+    stats = Stats()
+    for value in values:
+        stats.update(value)
+    ours = statistics_of(values)
+    for name, expected in stats.as_dict().items():
+        assert ours[name] == (expected if isinstance(expected, str) else pytest.approx(expected)), name

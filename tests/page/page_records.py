@@ -1,0 +1,83 @@
+"""Records for the page: runs of known times, made in blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bench.record import CampaignInfo, RunRecord, read_record
+
+TEMPLATE = read_record(Path(__file__).parent.parent / "core" / "records" / "version-2.json")
+BLOCKS = 8
+
+
+def run(
+    backend: str,
+    block: int,
+    epoch_s: float,
+    *,
+    control: bool = False,
+    campaign: bool = True,
+    spec: dict[str, Any] | None = None,
+    prepare_s: float = 1.0,
+    store_bytes: int = 1_000_000,
+    ideal_s: float | None = 1.0,
+    **changes: Any,
+) -> RunRecord:
+    """A run of one warm-up, which would spoil every statistic, and one epoch of so many seconds, half of it waiting."""
+    fields = {"backend": backend, "options": {"reader": "library"}, **(spec or {})}
+    own = TEMPLATE.spec.model_copy(update=fields)
+    epochs = [
+        TEMPLATE.epochs[-1].model_copy(
+            update={
+                "epoch": number,
+                "warmup": number == 0,
+                "epoch_s": seconds,
+                "wait_s": seconds / 2,
+                "copy_s": seconds / 8,
+                "compute_s": seconds * 3 / 8,
+            }
+        )
+        for number, seconds in enumerate([1000.0, epoch_s])
+    ]
+    store = TEMPLATE.store.model_copy(
+        update={"backend": backend, "options": own.options, "prepare_s": prepare_s, "size_bytes": store_bytes}
+    )
+    place = CampaignInfo(id="c1", seed=3, blocks=BLOCKS, block=block, position=0, cell=own.backend, control=control)
+    values = {
+        "spec": own,
+        "spec_id": own.spec_id,
+        "status": "ok",
+        "error": None,
+        "warnings": [],
+        "store": store,
+        "epochs": epochs,
+        "ideal": None if ideal_s is None else TEMPLATE.epochs[-1].model_copy(update={"epoch_s": ideal_s}),
+        "campaign": place if campaign else None,
+        "started_at": f"2026-11-21T00:{block:02}:00.000000+00:00",
+        "repeat": block,
+    }
+    return TEMPLATE.model_copy(update={**values, **changes})
+
+
+NOISE = (0.98, 1.02, 0.99, 1.01, 0.985, 1.015, 1.005, 0.995)
+"""Ratios of equal runs: their interval is about 0.98…1.02."""
+
+
+def campaign(**median_s: float) -> list[RunRecord]:
+    """Eight blocks of runs with these epochs; the first backend has a control."""
+    records = []
+    for number, (backend, seconds) in enumerate(median_s.items()):
+        # Each its own order of noise, so that not all ratios within blocks are alike.
+        noise = NOISE[number:] + NOISE[:number]
+        records += [run(backend, block, seconds * noise[block]) for block in range(BLOCKS)]
+    first, seconds = next(iter(median_s.items()))
+    return records + [run(first, block, seconds * NOISE[-1 - block], control=True) for block in range(BLOCKS)]
+
+
+def with_losses(record: RunRecord, *epochs: list[float], deterministic: bool = True) -> RunRecord:
+    """The run with these losses of the batches of each epoch."""
+    template = record.epochs[0]
+    made = [template.model_copy(update={"epoch": n, "batch_loss": losses}) for n, losses in enumerate(epochs)]
+    spec = record.spec.model_copy(update={"deterministic": deterministic})
+    return record.model_copy(update={"epochs": made, "spec": spec, "spec_id": spec.spec_id})
