@@ -7,7 +7,7 @@ run: .venv/.installed
 	$(BIN)/bench run --backend zarr --dataset cifar10
 
 test: .venv/.installed-dev
-	$(BIN)/pytest -m 'not alone' --numprocesses 2 --dist worksteal
+	$(BIN)/pytest -m 'not alone' --numprocesses 2 --dist worksteal --durations 30
 	$(BIN)/pytest -m alone
 
 # Only the tests that need a CUDA device.

@@ -15,9 +15,28 @@ from bench.record import RunRecord
 from bench.runner import Places
 from bench.spec import RunSpec
 from bench.time_limit import Limited
-from bench.tuning import BuiltStores, Configuration, Measured, OutOfTimeError, TuneError
+from bench.tuning import Configuration, Measured, OutOfTimeError, TuneError
 
 Cell = Callable[[Configuration, int], tuple[RunSpec, Attempt]]
+
+
+class BuiltStores:
+    """The stores that a tuning has built itself, and for which configurations; ``remove`` takes one away."""
+
+    def __init__(self, remove: Callable[[Path], object]) -> None:
+        self._remove = remove
+        self._users: dict[Path, set[Configuration]] = {}
+
+    def note(self, configuration: Configuration, store: Path, *, built: bool) -> None:
+        """Remember who uses a store; one that was there before (not ``built``) is none of ours."""
+        if built or store in self._users:
+            self._users.setdefault(store, set()).add(configuration)
+
+    def keep_only(self, kept: Collection[Configuration]) -> None:
+        """Remove what none of these configurations uses."""
+        for store in [store for store, users in self._users.items() if users.isdisjoint(kept)]:
+            del self._users[store]
+            self._remove(store)
 
 
 class RunLaboratory:

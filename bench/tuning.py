@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 from bench.contracts.errors import BenchError
@@ -145,25 +144,6 @@ class Laboratory(Protocol):
 
     def tidy(self, kept: Collection[Configuration]) -> None:
         """Remove the stores built here, and no other, that none of these configurations uses."""
-
-
-class BuiltStores:
-    """The stores that a tuning has built itself, and for which configurations; ``remove`` takes one away."""
-
-    def __init__(self, remove: Callable[[Path], object]) -> None:
-        self._remove = remove
-        self._users: dict[Path, set[Configuration]] = {}
-
-    def note(self, configuration: Configuration, store: Path, *, built: bool) -> None:
-        """Remember who uses a store; one that was there before (not ``built``) is none of ours."""
-        if built or store in self._users:
-            self._users.setdefault(store, set()).add(configuration)
-
-    def keep_only(self, kept: Collection[Configuration]) -> None:
-        """Remove what none of these configurations uses."""
-        for store in [store for store, users in self._users.items() if users.isdisjoint(kept)]:
-            del self._users[store]
-            self._remove(store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +286,8 @@ class Search:
                 measured = self._measure(configuration, samples, number, expected_s)
             if measured is not None:
                 rung.append(Candidate(configuration, [measured]))
+                if measured is not before:
+                    self._tell(configuration, measured)
             # Only the last rung runs again.
             kept = [*self._survivors(rung, FINALISTS), *pareto(rung)] if last else rung[:1]
             self._laboratory.tidy([candidate.configuration for candidate in kept])
@@ -321,8 +303,11 @@ class Search:
             self._failed.append((configuration, str(error)))
             self._say(f"Dropped: {configuration.label}: {error}")
             return None
-        self._say(f"{samples:,} samples: {configuration.label}: {measured.epoch_s:.3g} s an epoch")
         return measured
+
+    def _tell(self, configuration: Configuration, measured: Measured) -> None:
+        """Say what was measured; only when it is kept, as whoever reads it may interrupt at once."""
+        self._say(f"{measured.samples:,} samples: {configuration.label}: {measured.epoch_s:.3g} s an epoch")
 
     def _survivors(self, rung: list[Candidate], least: int = 1) -> list[Candidate]:
         """Return the baseline, where it is there, and the best third of the others, the best first."""
@@ -341,6 +326,7 @@ class Search:
                 measured = self._measure(candidate.configuration, first.samples, number, first.wall_s)
                 if measured is not None:
                     candidate.runs.append(measured)
+                    self._tell(candidate.configuration, measured)
                     continue
                 finalists.remove(candidate)
                 if self._left_s() > 0 and candidate.configuration != self._baseline:

@@ -138,7 +138,7 @@ def test_ctrl_c_ends_with_what_is_known(bench_environment, tmp_path: Path) -> No
     family = psutil.Process(run.pid).children(recursive=True)
     os.killpg(run.pid, signal.SIGINT)
     out, said = run.communicate(timeout=30)
-    assert run.returncode == 130
+    assert run.returncode == 130, said
     assert "defaults: default options, no workers" in out
     assert "interrupted" in out
     assert said.splitlines()[-1] == "bench: Interrupted; what is known so far stands above."

@@ -8,11 +8,11 @@ import pytest
 
 from bench import registry
 from bench.contracts.errors import BenchError
+from bench.laboratory import BuiltStores
 from bench.report import tuned
 from bench.search_space import Space, choices
 from bench.spec import RunSpec, make_spec, validated_options
 from bench.tuning import (
-    BuiltStores,
     Candidate,
     Configuration,
     Found,
