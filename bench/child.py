@@ -225,8 +225,10 @@ def start_held(process: BaseProcess) -> None:
         with sigint_held():
             process.start()
     except KeyboardInterrupt:
-        process.kill()
-        process.join()
+        # It can come before anything is held, and before there is a process.
+        if process.pid is not None:
+            process.kill()
+            process.join()
         raise
 
 

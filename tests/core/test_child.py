@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import isolated
+from bench import child, isolated
 from bench.child import Child, ChildDiedError, sigint_held, start_held
 from bench.contracts.source import SilentProgress
 from bench.spec import StoreSpec, make_spec
@@ -186,6 +186,10 @@ class InterruptedStart:
         self.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
         self.kill, self.join = self.process.kill, self.process.join
 
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
+
     def start(self) -> None:
         self.process.start()
         interrupt_both(self.process.pid)
@@ -221,3 +225,12 @@ def test_an_interruption_while_it_starts_leaves_no_process() -> None:
     with pytest.raises(KeyboardInterrupt):
         start_held(starting)
     assert starting.process.exitcode == -signal.SIGKILL
+
+
+def test_ctrl_c_before_a_process_has_started_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(child, "sigint_held", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_held(multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1,)))
