@@ -12,7 +12,6 @@ import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 
 from bench.calibration import Calibration
 from bench.contracts.errors import BenchError
+from bench.files import replacing
 from bench.metrics import METRICS
 from bench.record import SCHEMA_VERSION, EpochInfo, RunRecord
 from bench.spec import RunSpec
@@ -95,20 +95,15 @@ def require_free(path: Path, *, replace: bool) -> None:
 
 
 def save(baseline: Baseline, path: Path) -> None:
-    """Write a baseline, whole or not at all. Raises BaselineError."""
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    """Write a baseline, whole or not at all. Raises BaselineError and OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w") as file:
-            file.write(json.dumps(_content(baseline), indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
         raise BaselineError(f"Cannot write {path}: {error.strerror}. Choose another --results.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("w") as file:
+        file.write(json.dumps(_content(baseline), indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read(name: str, results: Path) -> Baseline:
