@@ -3,7 +3,7 @@
 Schema history:
 1  first version.
 2  repeats and campaigns; state of the page cache, ceiling, parts of the start-up, sampler, last lines of an error.
-   Later on the block shuffle and how well samples were shuffled.
+   Later on the block shuffle and how well samples were shuffled; validation, test, folds and augmentation.
    All new fields have defaults, so that older records load as they are.
 """
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Origin, Split
+from bench.learned import EvaluationInfo, FoldInfo, TrainingInfo
 from bench.measure.page_cache import Achieved, CacheState
 from bench.spec import RunSpec, Shuffle
 
@@ -164,6 +165,7 @@ class EpochInfo(_Part):
     """Raw values of one epoch; ``stall_fraction`` is ``wait_s / epoch_s``.
 
     ``processes`` are those that were alive at its end, their sum is in ``io`` and ``cpu_…`` unless some ended.
+    ``augment_s`` is what changing samples at random took, on the device; None where that was not asked for.
     ``open_s`` and ``worker_start_s`` are what opening the store and starting the workers took
     directly before this epoch, outside of it; None where they went on from the epoch before.
     ``resident_before`` and ``resident_after`` are the shares of the store's bytes in the page cache.
@@ -177,6 +179,7 @@ class EpochInfo(_Part):
     wait_s: float
     copy_s: float
     compute_s: float
+    augment_s: float | None = None
     stall_fraction: float
     batch_wait_s: list[float]
     loss: float | None
@@ -320,6 +323,10 @@ class RunRecord(_Part):
     cache: CacheInfo = CacheInfo()
     memory: MemoryInfo = MemoryInfo()
     gpu: GpuInfo | None = None
+    training: TrainingInfo | None = None
+    validation: list[EvaluationInfo] = []
+    test: EvaluationInfo | None = None
+    fold: FoldInfo | None = None
 
     def measured(self) -> list[EpochInfo]:
         """Return the epochs that count: all but warm-ups."""

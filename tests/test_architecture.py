@@ -21,6 +21,7 @@ LAYERS = [
     ["bench.contracts", "bench.child"],
     [
         "bench.registry",
+        "bench.learned",
         "bench.models",
         "bench.digest",
         "bench.stats",
