@@ -31,7 +31,7 @@ LAYERS = [
         "bench.contact_sheet",
         "bench.measure",
     ],
-    ["bench.spec", "bench.unpaired"],
+    ["bench.spec", "bench.unpaired", "bench.evaluation"],
     ["bench.order", "bench.suite"],
     ["bench.store", "bench.verification", "bench.loading", "bench.record"],
     ["bench.truth", "bench.attempt", "bench.flat", "bench.schema"],
