@@ -16,11 +16,12 @@ from pydantic import Field
 
 from bench.contracts.backend import Backend, BackendError, Capabilities, require_empty
 from bench.contracts.options import Options
-from bench.contracts.reader import Indices, checked_indices
+from bench.contracts.reader import Indices
 from bench.contracts.source import SampleBlock, Schema
 
 from . import npy
 from .cupy_device import CudaDevice, Device, Stream
+from .cupy_order import checked
 from .cupy_plan import Asked, Choice, choose
 from .cupy_ring import Ring, Source, deliver
 from .cupy_sources import Gds, Mapped, Resident, Staged, StoreFiles, open_by_kvikio
@@ -144,7 +145,7 @@ class CupyReader(MappedReader):
         self.open_device(device)
         opened = self._open
         assert opened is not None  # noqa: S101  # for the type checker
-        order = (checked_indices(indices, self.count) for indices in order_batches)
+        order = checked(order_batches, self.count)
         first = next(order, None)
         if first is None:
             return

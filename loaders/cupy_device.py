@@ -31,10 +31,13 @@ _MOST_BLOCKS = 256
 _WORDS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long long", 16: "uint4"}
 _GATHER = """
 extern "C" __global__ void gather_rows(
-    const WORD* rows, const long long* indices, WORD* out, long long words_per_row, long long words)
+    const WORD* rows, const long long* labels, const long long* indices, WORD* out, long long* labels_out,
+    long long words_per_row, long long words, long long count)
 {
     const long long step = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < words; i += step) {
+    const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    for (long long i = first; i < count; i += step) labels_out[i] = labels[indices[i]];
+    for (long long i = first; i < words; i += step) {
         const long long place = i / words_per_row;
         out[i] = rows[indices[place] * words_per_row + (i - place * words_per_row)];
     }
@@ -98,8 +101,8 @@ class Device(Protocol):
     def registered(self, mapping: NDArray[np.uint8]) -> Any:
         """Return mapped memory of the host as an array that the device reads in place. Raises BackendError."""
 
-    def gather(self, rows: Any, indices: Any, out: Any) -> None:
-        """Enqueue the copying of rows of bytes, by a kernel that reads ``rows`` where they are."""
+    def gather(self, rows: Any, labels: Any, indices: Any, out: Any, labels_out: Any) -> None:
+        """Enqueue one kernel that copies rows of bytes, read where they are, and their labels."""
 
     def free_bytes(self) -> int:
         """Return how much memory of the device is free."""
@@ -203,18 +206,20 @@ class CudaDevice:
             memory = cuda.UnownedMemory(pointer, size, owner, self.index)
             return self.xp.ndarray((size,), np.uint8, cuda.MemoryPointer(memory, 0))
 
-    def gather(self, rows: Any, indices: Any, out: Any) -> None:
+    def gather(self, rows: Any, labels: Any, indices: Any, out: Any, labels_out: Any) -> None:
         """See Device. ``rows`` ``(count, row_bytes)`` and ``out`` ``(n, row_bytes)`` are C-contiguous bytes."""
-        if not out.size:
+        count = len(indices)
+        if not count:
             return
         row_bytes = rows.shape[1]
         size = word_bytes(row_bytes, rows.data.ptr)
         kernel = self._kernels.get(size)
         if kernel is None:
             kernel = self._kernels[size] = self.xp.RawKernel(gather_source(size), "gather_rows")
-        words = out.size // size
-        blocks = min(-(-words // _THREADS), _MOST_BLOCKS)
-        kernel((blocks,), (_THREADS,), (rows, indices, out, np.int64(row_bytes // size), np.int64(words)))
+        words = count * row_bytes // size
+        blocks = min(-(-max(words, count) // _THREADS), _MOST_BLOCKS)
+        sizes = np.int64(row_bytes // size), np.int64(words), np.int64(count)
+        kernel((blocks,), (_THREADS,), (rows, labels, indices, out, labels_out, *sizes))
 
     def free_bytes(self) -> int:
         """See Device."""

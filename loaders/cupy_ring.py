@@ -3,8 +3,8 @@
 Three parties meet here: the host, which fills page-locked buffers; the producer's stream, which fills the device's; and
 the consumer's stream, which reads those. Two events per slot keep them apart (CUDA C++ Programming Guide, Events):
 
-- ``filled`` lies behind the producer's work for a slot. The consumer's stream waits for it before it reads, and the
-  host before it writes the slot's page-locked buffers again.
+- ``filled`` lies behind the producer's work for a slot. The consumer's stream waits for it before it reads, and a host
+  that fills the slot's page-locked buffers before it does so again.
 - ``released`` lies behind what the consumer did with a batch, at the moment it asks for the next one. The producer's
   stream waits for it before it writes the slot again.
 """
@@ -22,6 +22,7 @@ import numpy as np
 from bench.contracts.reader import Indices, torch_dtype
 
 from .cupy_device import Device, Event, Stream
+from .cupy_order import Wanted
 
 if TYPE_CHECKING:
     import torch
@@ -54,10 +55,10 @@ class Source(Protocol):
     def host_buffers(self, capacity: int) -> Any:
         """Return what a slot needs beside its buffers on the device."""
 
-    def begin_epoch(self) -> None:
-        """All samples are about to be needed, in any order."""
+    def begin_epoch(self, order: Iterator[Indices], stream: Stream) -> Iterator[Wanted]:
+        """All samples of ``order`` are about to be needed: yield each batch as ``begin`` wants it, for ``stream``."""
 
-    def begin(self, slot: Slot, indices: Indices) -> None:
+    def begin(self, slot: Slot, wanted: Wanted) -> None:
         """Begin to fill the first rows of a slot, on CuPy's current stream or in threads; returns soon."""
 
     def finish(self, slot: Slot) -> None:
@@ -102,10 +103,9 @@ def deliver(
     stream.wait_stream(device.current_stream())
     begun: deque[Slot] = deque()
     slots = itertools.cycle(ring.slots)
-    source.begin_epoch()
     try:
-        for indices in order:
-            begun.append(_begin(device, source, stream, next(slots), indices, ring.capacity))
+        for wanted in source.begin_epoch(order, stream):
+            begun.append(_begin(device, source, stream, next(slots), wanted, ring.capacity))
             if len(begun) > source.ahead:
                 yield from _hand_over(device, source, begun.popleft())
         while begun:
@@ -119,14 +119,13 @@ def deliver(
             device.current_stream().wait_stream(stream)
 
 
-def _begin(device: Device, source: Source, stream: Stream, slot: Slot, indices: Indices, capacity: int) -> Slot:
-    if len(indices) > capacity:
-        raise ValueError(f"a batch of {len(indices)} samples after a first one of {capacity}")
-    slot.filled.synchronize()
+def _begin(device: Device, source: Source, stream: Stream, slot: Slot, wanted: Wanted, capacity: int) -> Slot:
+    slot.count = len(wanted.host)
+    if slot.count > capacity:
+        raise ValueError(f"a batch of {slot.count} samples after a first one of {capacity}")
     stream.wait_event(slot.released)
-    slot.count = len(indices)
     with device.on(stream):
-        source.begin(slot, indices)
+        source.begin(slot, wanted)
     # At once, since behind the batch that is begun next it would have the consumer wait for that one, too.
     slot.filled.record(stream)
     return slot

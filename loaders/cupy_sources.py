@@ -6,7 +6,7 @@ Labels are 8 bytes a sample: they lie in the GPU's memory wherever samples are g
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,14 +17,14 @@ from bench.contracts.backend import BackendError
 from bench.contracts.reader import Indices
 
 from . import npy
-from .cupy_device import Device
-from .cupy_plan import runs, word_bytes
+from .cupy_device import Device, Stream
+from .cupy_order import OrderOnDevice, Wanted
+from .cupy_plan import runs
 from .cupy_ring import Slot
 from .npy import NpyLayout
 from .store import damaged
 
 _PIECE_BYTES = 32 << 20
-_MOST_WORD_BYTES = 8
 
 
 class StoreFiles(NamedTuple):
@@ -40,41 +40,33 @@ class StoreFiles(NamedTuple):
         return self.layout.size // max(1, self.layout.shape[0])
 
 
-class _HostIndices(NamedTuple):
-    host: NDArray[np.int64]
-    device: Any
-
-
 class _Gathered:
-    """Rows that the device gathers itself, from an array ``(count, row_bytes)`` of its own or of the host."""
+    """Rows ``(count, row_bytes)`` that the device gathers itself, from its own memory or the host's."""
+
+    _rows: Any
 
     def __init__(self, device: Device, y: NDArray[np.int64]) -> None:
         self._device = device
         self._y = loaded(device, y)
+        self._order = OrderOnDevice(device)
 
-    def host_buffers(self, capacity: int) -> _HostIndices:
-        """See Source."""
-        return _HostIndices(self._device.pinned((capacity,), np.int64), self._device.empty((capacity,), np.int64))
-
-    def begin_epoch(self) -> None:
+    def host_buffers(self, capacity: int) -> None:
         """See Source."""
 
-    def _labels(self, slot: Slot, indices: Indices) -> Any:
-        """Enqueue the indices and the labels of a batch; returns the indices on the device."""
-        count = len(indices)
-        buffers: _HostIndices = slot.host
-        buffers.host[:count] = indices
-        wanted = buffers.device[:count]
-        self._device.copy_in(wanted, buffers.host[:count])
-        self._device.xp.take(self._y, wanted, axis=0, out=slot.y[:count])
-        return wanted
+    def begin_epoch(self, order: Iterator[Indices], stream: Stream) -> Iterator[Wanted]:
+        """See Source."""
+        return self._order(order, stream)
+
+    def begin(self, slot: Slot, wanted: Wanted) -> None:
+        """See Source."""
+        self._device.gather(self._rows, self._y, wanted.device, slot.x, slot.y)
 
     def finish(self, slot: Slot) -> None:
         """See Source."""
 
 
 class Resident(_Gathered):
-    """All samples in the device's memory, gathered by ``cupy.take`` in the widest words that divide a row.
+    """All samples in the device's memory.
 
     Raises:
         BackendError: They do not fit, or the file ends too soon.
@@ -84,20 +76,13 @@ class Resident(_Gathered):
 
     def __init__(self, device: Device, files: StoreFiles) -> None:
         super().__init__(device, files.y)
-        self._word = np.dtype(f"u{min(word_bytes(files.row_bytes), _MOST_WORD_BYTES)}")
-        rows = device.empty((files.layout.shape[0], files.row_bytes), np.uint8)
-        _load(device, files, rows.reshape(-1))
-        self._rows = rows.view(self._word)
+        self._rows = device.empty((files.layout.shape[0], files.row_bytes), np.uint8)
+        _load(device, files, self._rows.reshape(-1))
         self.facts = {
-            "resident_bytes": rows.nbytes + files.y.nbytes,
+            "resident_bytes": self._rows.nbytes + files.y.nbytes,
             "gathered": "on the device, from its memory",
             "copied": "to the device once, when opened",
         }
-
-    def begin(self, slot: Slot, indices: Indices) -> None:
-        """See Source."""
-        wanted = self._labels(slot, indices)
-        self._device.xp.take(self._rows, wanted, axis=0, out=slot.x[: len(indices)].view(self._word))
 
 
 class Mapped(_Gathered):
@@ -120,11 +105,6 @@ class Mapped(_Gathered):
             "gathered": "on the device, from mapped memory of the host",
             "copied": "by the gathering kernel, across the bus",
         }
-
-    def begin(self, slot: Slot, indices: Indices) -> None:
-        """See Source."""
-        wanted = self._labels(slot, indices)
-        self._device.gather(self._rows, wanted, slot.x[: len(indices)])
 
 
 class _HostBatch(NamedTuple):
@@ -153,12 +133,16 @@ class Staged:
         x = self._device.pinned((capacity, self._row_bytes), np.uint8)
         return _HostBatch(x, self._device.pinned((capacity,), np.int64))
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, order: Iterator[Indices], stream: Stream) -> Iterator[Wanted]:  # noqa: ARG002  # Source's
         """See Source."""
         self._rows.begin()
+        return map(Wanted, order)
 
-    def begin(self, slot: Slot, indices: Indices) -> None:
+    def begin(self, slot: Slot, wanted: Wanted) -> None:
         """See Source."""
+        # The copy of three batches ago has to have read this memory.
+        slot.filled.synchronize()
+        indices = wanted.host
         count = len(indices)
         batch: _HostBatch = slot.host
         self._rows.gather(indices, batch.x[:count])
@@ -203,9 +187,10 @@ class Gds(_Gathered):
             "kvikio": reads.facts,
         }
 
-    def begin(self, slot: Slot, indices: Indices) -> None:
+    def begin(self, slot: Slot, wanted: Wanted) -> None:
         """See Source."""
-        self._labels(slot, indices)
+        count = len(wanted.host)
+        self._device.xp.take(self._y, wanted.device, axis=0, out=slot.y[:count])
         # KvikIO's threads know no streams: the consumer has to be done by now, not only in order.
         slot.released.synchronize()
         size, offset = self._files.row_bytes, self._files.layout.offset
@@ -214,7 +199,7 @@ class Gds(_Gathered):
                 self._pread(slot.x[run.place : run.place + run.rows], run.rows * size, offset + run.first * size),
                 run.rows * size,
             )
-            for run in runs(indices)
+            for run in runs(wanted.host)
             if size
         ]
 
@@ -242,7 +227,8 @@ def open_by_kvikio(path: Path, row_bytes: int) -> FileReads:
         import kvikio.defaults
     except ImportError as error:
         raise BackendError(
-            "mode=gds needs KvikIO, which is not installed here: pip install kvikio-cu13, or kvikio-cu12 for CUDA 12."
+            f"mode=gds needs KvikIO, which cannot be imported here ({error}): "
+            "pip install kvikio-cu13, or kvikio-cu12 for CUDA 12."
         ) from error
     try:
         file = kvikio.CuFile(path, "r")

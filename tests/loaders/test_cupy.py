@@ -26,7 +26,7 @@ from conformance import COUNT, Truth, check_batch
 
 from bench.contracts.backend import BackendError
 from bench.contracts.reader import BatchReader, DeviceReader
-from bench.loaders import cupy_, cupy_device, cupy_sources
+from bench.loaders import cupy_, cupy_device, cupy_order, cupy_sources
 from bench.loaders.cupy_ import CupyBackend, CupyOptions
 from bench.loaders.cupy_device import CudaDevice, gather_source
 from bench.loaders.cupy_plan import choose, runs, word_bytes
@@ -136,8 +136,11 @@ class SimDevice:
         assert out.dtype == rows.dtype
         self.on_now.put(lambda: np.copyto(out, rows[indices]))
 
-    def gather(self, rows: np.ndarray, indices: np.ndarray, out: np.ndarray) -> None:
-        self.on_now.put(lambda: np.copyto(out, rows[indices]))
+    def gather(self, rows: np.ndarray, labels: np.ndarray, indices: np.ndarray, out: np.ndarray, y: np.ndarray) -> None:
+        def work() -> None:
+            out[: len(indices)], y[: len(indices)] = rows[indices], labels[indices]
+
+        self.on_now.put(work)
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array)
@@ -242,6 +245,21 @@ def test_other_kinds_of_samples(
     order = [np.array([22, 0, 3, 3]), np.arange(4, 7), np.empty(0, np.int64)]
     for indices, batch in zip(order, consumed(reader, device, order), strict=True):
         check_batch(truth, indices, batch)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("group", [1, 7, 12])
+def test_the_order_may_take_many_copies_to_the_device(
+    mode: str, group: int, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cupy_order, "GROUP_INDICES", group)
+    for seed in range(25):
+        device = SimDevice(seed, consumer_weight=0.02)
+        reader = opened(store, mode, device, monkeypatch)
+        order = epoch(seed, batches=17)
+        for _ in range(2):
+            for indices, batch in zip(order, consumed(reader, device, order), strict=True):
+                check_batch(Truth.make(), indices, batch)
 
 
 def test_a_set_of_many_pieces_is_loaded_whole(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,17 +583,16 @@ def test_a_mapping_that_cuda_refuses_is_one_line(cupy: Any) -> None:
 
 def test_the_kernel_is_built_once_and_told_sizes_in_words(cupy: Any) -> None:
     rows = SimpleNamespace(shape=(50, 3072), data=SimpleNamespace(ptr=0x7000_0080))
-    out = SimpleNamespace(size=64 * 3072)
     device = CudaDevice(CUDA)
-    device.gather(rows, "indices", out)
-    device.gather(rows, "indices", SimpleNamespace(size=0))
-    device.gather(rows, "indices", SimpleNamespace(size=3072))
+    for count in (64, 0, 1):
+        device.gather(rows, "labels", range(count), "out", "labels out")
     built = [call for call in cupy.log if call[0] == "RawKernel"]
     assert [call[1:] for call in built] == [("gather_rows", gather_source(16))]
     launches = [call for call in cupy.log if call[0] == "launch"]
-    assert launches[0] == ("launch", (48,), (256,), (rows, "indices", out, 192, 64 * 192))
+    given = (rows, "labels", range(64), "out", "labels out", 192, 64 * 192, 64)
+    assert launches[0] == ("launch", (48,), (256,), given)
     assert [call[1] for call in launches] == [(48,), (1,)]
-    assert all(isinstance(value, np.int64) for value in launches[0][3][3:])
+    assert all(isinstance(value, np.int64) for value in launches[0][3][5:])
 
 
 SERIAL = """
@@ -585,26 +602,35 @@ static Place gridDim = {2}, blockDim = {3}, blockIdx, threadIdx;
 struct uint4 { unsigned int x, y, z, w; };
 """
 SERIALLY = """
-extern "C" void run(const void* rows, const long long* indices, void* out, long long per_row, long long words) {
+extern "C" void run_SIZE(const void* rows, const long long* labels, const long long* indices, void* out,
+                         long long* labels_out, long long per_row, long long words, long long count) {
     for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x)
         for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x)
-            gather_rows((const WORD*)rows, indices, (WORD*)out, per_row, words);
+            gather_rows((const WORD*)rows, labels, indices, (WORD*)out, labels_out, per_row, words, count);
 }
 """
 
 
-@pytest.mark.parametrize("word", [1, 2, 4, 8, 16])
-def test_the_kernel_gathers_rows_when_a_cpu_runs_it(word: int, tmp_path: Path) -> None:
+def test_the_kernel_gathers_rows_when_a_cpu_runs_it(tmp_path: Path) -> None:
     compiler = shutil.which("c++") or pytest.skip("needs a C++ compiler")
     source, library = tmp_path / "gather.cpp", tmp_path / "gather.so"
-    source.write_text(SERIAL + gather_source(word) + SERIALLY.replace("WORD", cupy_device._WORDS[word]))
+    # All in one library: a loader that knows libraries by inode takes a later one for an earlier one that is deleted.
+    parts = [
+        f"#define gather_rows gather_rows_{word}\n{gather_source(word)}"
+        f"{SERIALLY.replace('WORD', name).replace('SIZE', str(word))}#undef gather_rows\n"
+        for word, name in cupy_device._WORDS.items()
+    ]
+    source.write_text(SERIAL + "".join(parts))
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
-    rows = np.random.default_rng(0).integers(0, 256, (9, 3 * word), dtype=np.uint8)
-    indices = np.array([8, 0, 3, 3, 7])
-    out = np.zeros((5, 3 * word), np.uint8)
-    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (rows, indices, out)]
-    ctypes.CDLL(str(library)).run(*pointers, ctypes.c_longlong(3), ctypes.c_longlong(15))
-    np.testing.assert_array_equal(out, rows[indices])
+    loaded = ctypes.CDLL(str(library))
+    labels, indices = np.arange(100, 109), np.array([8, 0, 3, 3, 7])
+    for word in cupy_device._WORDS:
+        rows = np.random.default_rng(0).integers(0, 256, (9, 3 * word), dtype=np.uint8)
+        out, labels_out = np.zeros((5, 3 * word), np.uint8), np.zeros(5, np.int64)
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (rows, labels, indices, out, labels_out)]
+        loaded[f"run_{word}"](*pointers, *(ctypes.c_longlong(value) for value in (3, 15, 5)))
+        np.testing.assert_array_equal(out, rows[indices])
+        np.testing.assert_array_equal(labels_out, labels[indices])
 
 
 @pytest.mark.parametrize(
