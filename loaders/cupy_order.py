@@ -20,10 +20,19 @@ GROUP_INDICES = 1 << 16
 
 
 class Wanted(NamedTuple):
-    """The indices of a batch ``(n,)``: on the host, and where the source asked for that, on the device."""
+    """The indices ``(n,)`` of one batch or of several in a row: on the host, and where the source asks, on the device.
+
+    ``sizes`` are those of the batches.
+    """
 
     host: Indices
+    sizes: tuple[int, ...]
     device: Any = None
+
+
+def one_batch(indices: Indices) -> Wanted:
+    """Return a batch for a source that needs its indices on the host alone."""
+    return Wanted(indices, (len(indices),))
 
 
 class _Buffers(NamedTuple):
@@ -39,10 +48,10 @@ class OrderOnDevice:
         self._device = device
         self._pair: list[_Buffers] = []
 
-    def __call__(self, order: Iterator[Indices], stream: Stream) -> Iterator[Wanted]:
-        """Yield each batch of ``order``, its copy enqueued on ``stream``, where alone it may be used.
+    def __call__(self, order: Iterator[Indices], stream: Stream, together: int) -> Iterator[Wanted]:
+        """Yield the batches of ``order``, up to ``together`` at a time, copied on ``stream``, where alone they hold.
 
-        A batch's indices hold until those of the next group are copied on the stream: use it before asking for more.
+        They hold until the indices of the next group are copied on the stream: use them before asking for more.
         """
         buffers: Iterator[_Buffers] | None = None
         for group in _groups(order):
@@ -58,9 +67,10 @@ class OrderOnDevice:
                 self._device.copy_in(here.device[:count], here.host[:count])
             here.copied.record(stream)
             start = 0
-            for indices in group:
-                end = start + len(indices)
-                yield Wanted(indices, here.device[start:end])
+            for first in range(0, len(group), together):
+                sizes = tuple(len(indices) for indices in group[first : first + together])
+                end = start + sum(sizes)
+                yield Wanted(here.host[start:end], sizes, here.device[start:end])
                 start = end
 
     def _make_room(self, count: int, stream: Stream) -> None:

@@ -33,9 +33,10 @@ SLOTS = 3
 
 @dataclass(slots=True)
 class Slot:
-    """Buffers of one batch: ``x`` ``(capacity, row_bytes)`` uint8 and ``y`` ``(capacity,)`` int64 on the device.
+    """Buffers of batches that are filled together: ``x`` ``(n, row_bytes)`` uint8, ``y`` ``(n,)`` int64, on the device.
 
-    ``tensors`` are the same memory as torch sees it, ``host`` is whatever the source keeps for this slot.
+    ``tensors`` are the same memory as torch sees it, ``host`` is whatever the source keeps for this slot, ``sizes``
+    are those of the batches in it.
     """
 
     x: Any
@@ -44,7 +45,7 @@ class Slot:
     host: Any
     filled: Event
     released: Event
-    count: int = 0
+    sizes: tuple[int, ...] = ()
 
 
 class Source(Protocol):
@@ -52,11 +53,14 @@ class Source(Protocol):
 
     ahead: int
 
-    def host_buffers(self, capacity: int) -> Any:
-        """Return what a slot needs beside its buffers on the device."""
+    def together(self, batch_bytes: int) -> int:
+        """Return how many batches of that size are best filled at a time."""
 
-    def begin_epoch(self, order: Iterator[Indices], stream: Stream) -> Iterator[Wanted]:
-        """All samples of ``order`` are about to be needed: yield each batch as ``begin`` wants it, for ``stream``."""
+    def host_buffers(self, capacity: int) -> Any:
+        """Return what a slot for that many samples needs beside its buffers on the device."""
+
+    def begin_epoch(self, order: Iterator[Indices], stream: Stream, together: int) -> Iterator[Wanted]:
+        """All samples of ``order`` are about to be needed: yield them as ``begin`` wants them, for ``stream``."""
 
     def begin(self, slot: Slot, wanted: Wanted) -> None:
         """Begin to fill the first rows of a slot, on CuPy's current stream or in threads; returns soon."""
@@ -66,15 +70,17 @@ class Source(Protocol):
 
 
 class Ring:
-    """The slots of batches of up to ``capacity`` samples."""
+    """The slots of batches of up to ``capacity`` samples, ``together`` of them in each."""
 
     def __init__(
         self, device: Device, source: Source, capacity: int, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> None:
         self.capacity = capacity
         row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        self.device_bytes = SLOTS * capacity * (row_bytes + 8)
-        self.slots = [_slot(device, source, capacity, row_bytes, shape, dtype) for _ in range(SLOTS)]
+        self.together = source.together(capacity * row_bytes)
+        samples = self.together * capacity
+        self.device_bytes = SLOTS * samples * (row_bytes + 8)
+        self.slots = [_slot(device, source, samples, row_bytes, shape, dtype) for _ in range(SLOTS)]
 
 
 def _slot(
@@ -104,8 +110,8 @@ def deliver(
     begun: deque[Slot] = deque()
     slots = itertools.cycle(ring.slots)
     try:
-        for wanted in source.begin_epoch(order, stream):
-            begun.append(_begin(device, source, stream, next(slots), wanted, ring.capacity))
+        for wanted in source.begin_epoch(_fitting(order, ring.capacity), stream, ring.together):
+            begun.append(_begin(device, source, stream, next(slots), wanted))
             if len(begun) > source.ahead:
                 yield from _hand_over(device, source, begun.popleft())
         while begun:
@@ -119,10 +125,15 @@ def deliver(
             device.current_stream().wait_stream(stream)
 
 
-def _begin(device: Device, source: Source, stream: Stream, slot: Slot, wanted: Wanted, capacity: int) -> Slot:
-    slot.count = len(wanted.host)
-    if slot.count > capacity:
-        raise ValueError(f"a batch of {slot.count} samples after a first one of {capacity}")
+def _fitting(order: Iterator[Indices], capacity: int) -> Iterator[Indices]:
+    for indices in order:
+        if len(indices) > capacity:
+            raise ValueError(f"a batch of {len(indices)} samples after a first one of {capacity}")
+        yield indices
+
+
+def _begin(device: Device, source: Source, stream: Stream, slot: Slot, wanted: Wanted) -> Slot:
+    slot.sizes = wanted.sizes
     stream.wait_event(slot.released)
     with device.on(stream):
         source.begin(slot, wanted)
@@ -133,11 +144,20 @@ def _begin(device: Device, source: Source, stream: Stream, slot: Slot, wanted: W
 
 def _hand_over(device: Device, source: Source, slot: Slot) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     source.finish(slot)
+    x, y = slot.tensors
     consumer = device.current_stream()
     consumer.wait_event(slot.filled)
-    x, y = slot.tensors
+    start = 0
     try:
-        yield x[: slot.count], y[: slot.count]
+        for size in slot.sizes:
+            end = start + size
+            yield x[start:end], y[start:end]
+            start = end
+            now = device.current_stream()
+            if now != consumer:
+                # Whatever was done so far with these batches comes before what the new stream does.
+                now.wait_stream(consumer)
+                consumer = now
     finally:
         now = device.current_stream()
         if now != consumer:

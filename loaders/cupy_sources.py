@@ -18,13 +18,17 @@ from bench.contracts.reader import Indices
 
 from . import npy
 from .cupy_device import Device, Stream
-from .cupy_order import OrderOnDevice, Wanted
+from .cupy_order import OrderOnDevice, Wanted, one_batch
 from .cupy_plan import runs
 from .cupy_ring import Slot
 from .npy import NpyLayout
 from .store import damaged
 
 _PIECE_BYTES = 32 << 20
+
+# A launch takes the host longer than slicing its outcome: several small batches are gathered by one.
+_TOGETHER = 16
+_TOGETHER_BYTES = 16 << 20
 
 
 class StoreFiles(NamedTuple):
@@ -53,9 +57,13 @@ class _Gathered:
     def host_buffers(self, capacity: int) -> None:
         """See Source."""
 
-    def begin_epoch(self, order: Iterator[Indices], stream: Stream) -> Iterator[Wanted]:
+    def together(self, batch_bytes: int) -> int:
         """See Source."""
-        return self._order(order, stream)
+        return max(1, min(_TOGETHER, _TOGETHER_BYTES // max(1, batch_bytes)))
+
+    def begin_epoch(self, order: Iterator[Indices], stream: Stream, together: int) -> Iterator[Wanted]:
+        """See Source."""
+        return self._order(order, stream, together)
 
     def begin(self, slot: Slot, wanted: Wanted) -> None:
         """See Source."""
@@ -133,10 +141,14 @@ class Staged:
         x = self._device.pinned((capacity, self._row_bytes), np.uint8)
         return _HostBatch(x, self._device.pinned((capacity,), np.int64))
 
-    def begin_epoch(self, order: Iterator[Indices], stream: Stream) -> Iterator[Wanted]:  # noqa: ARG002  # Source's
+    def together(self, batch_bytes: int) -> int:  # noqa: ARG002  # the host's gather takes longer than its calls
+        """See Source."""
+        return 1
+
+    def begin_epoch(self, order: Iterator[Indices], stream: Stream, together: int) -> Iterator[Wanted]:  # noqa: ARG002
         """See Source."""
         self._rows.begin()
-        return map(Wanted, order)
+        return map(one_batch, order)
 
     def begin(self, slot: Slot, wanted: Wanted) -> None:
         """See Source."""
@@ -186,6 +198,10 @@ class Gds(_Gathered):
             "copied": reads.facts["path"],
             "kvikio": reads.facts,
         }
+
+    def together(self, batch_bytes: int) -> int:  # noqa: ARG002  # reads take longer than their calls
+        """See Source."""
+        return 1
 
     def begin(self, slot: Slot, wanted: Wanted) -> None:
         """See Source."""
