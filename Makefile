@@ -25,6 +25,8 @@ bench-docs: .venv/.installed
 	$(BIN)/bench show $$(ls results/reference/*-cifar10-zarr-cnn-*.json | tail -n 1) --into README.md
 	$(BIN)/bench table --each --results results/reference --into README.md
 	$(BIN)/bench table --each --results results/reference --into results/README.md
+	$(BIN)/bench table --results results/reference/gpu --rows model,method --columns device \
+		--metric epoch_s,ideal_s,wait_share,copy_share,gpu_utilisation,vram_reserved_mb --into README.md --passage gpu
 	for id in 20261121-193701-cifar10 20261121-201841-cifar10; do \
 		$(BIN)/bench compare --recorded $$id --results results/reference/compare --anyway --into README.md || exit 1; done
 	for target in "--summary --into README.md" "--into results/README.md"; do \

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.record import RunRecord
+    from bench.report.document import Passage
     from bench.report.tables import Table
 
 Format = Literal["terminal", "markdown", "csv", "latex", "json", "html"]
@@ -72,6 +73,14 @@ def table(
         Path | None,
         typer.Option(help="Write Markdown between <!-- bench table --> and <!-- /bench table --> of this file."),
     ] = None,
+    passage: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="With --into, for a file of several tables: between <!-- bench table NAME --> and its end.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Compare the finished runs of a folder in tables of rows and columns.
 
@@ -93,9 +102,12 @@ def table(
     from bench import console
     from bench import results as folder
     from bench.facets import choose, conditions
+    from bench.report import document
 
     if into is not None and format not in ("terminal", "markdown"):
         raise TableError(f"--into writes Markdown, not {format}. Leave out --format, or send the output to a file.")
+    if passage and into is None:
+        raise TableError(f"--passage {passage} says where in a file the table goes. Name the file: --into FILE.")
     if each and (rows or columns or metric or baseline):
         raise TableError(
             "--each has rows and columns of its own: leave out --rows, --columns, --metric and --baseline."
@@ -107,28 +119,29 @@ def table(
     if not found:
         raise folder.ResultsError(f"No records in {results}. Make one with `bench run`, or choose --results.")
     chosen = choose([record for _, record in found], wanted)
+    goal = None if into is None else document.Passage(into, f"bench table {passage}".strip())
     if each and format not in ("csv", "json"):
-        _show_each(chosen, format, into)
+        _show_each(chosen, format, goal)
     else:
         if each:
             from bench.report.tables import COMPARED_METRICS
 
             metric = list(COMPARED_METRICS)
-        _show_pivot(chosen, rows or [ROWS], columns or [COLUMNS], _split(metric or [METRIC]), baseline, format, into)
+        _show_pivot(chosen, rows or [ROWS], columns or [COLUMNS], _split(metric or [METRIC]), baseline, format, goal)
 
 
 def _split(texts: list[str]) -> list[str]:
     return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
-def _show_each(records: list[RunRecord], format: Format, into: Path | None) -> None:
+def _show_each(records: list[RunRecord], format: Format, goal: Passage | None) -> None:
     from bench import console
-    from bench.report import document, render
+    from bench.report import render
     from bench.report.tables import comparison_table
 
     compared = comparison_table(records)
-    if into is not None:
-        document.update(into, "bench table", render.markdown(compared))
+    if goal is not None:
+        goal.write(render.markdown(compared))
     elif format == "terminal":
         console.print_table(compared)
     elif format == "markdown":
@@ -144,11 +157,11 @@ def _show_pivot(
     metrics: list[str],
     baseline: str | None,
     format: Format,
-    into: Path | None,
+    goal: Passage | None,
 ) -> None:
     from bench import console
     from bench.facets import facets
-    from bench.report import document, raw, render
+    from bench.report import raw, render
     from bench.report.pivot import make_pivot
     from bench.report.pivot_notes import pivot_notes
     from bench.report.pivot_tables import pivot_tables
@@ -156,8 +169,8 @@ def _show_pivot(
     pivot = make_pivot(records, facets(rows), facets(columns), metrics, baseline)
     tables, marks = pivot_tables(pivot)
     notes = pivot_notes(pivot, marks)
-    if into is not None:
-        document.update(into, "bench table", render.markdown_all(tables, notes))
+    if goal is not None:
+        goal.write(render.markdown_all(tables, notes))
     elif format == "terminal":
         for one in tables[:-1]:
             console.print_table(one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.contracts.errors import BenchError
 
@@ -39,3 +40,14 @@ def between_markers(text: str, name: str, content: str) -> str | None:
     if not found_opening or not found_closing:
         return None
     return f"{before}{opening}\n{content.strip()}\n{closing}{after}"
+
+
+class Passage(NamedTuple):
+    """A generated passage of a file, by the name in its markers."""
+
+    path: Path
+    name: str
+
+    def write(self, content: str) -> None:
+        """Replace it. Raises DocumentError."""
+        update(self.path, self.name, content)

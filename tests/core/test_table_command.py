@@ -105,6 +105,7 @@ def test_rows_columns_metrics_and_baseline_are_of_choice(folder: Path) -> None:
         (["--each", "--rows", "backend"], "--each has rows and columns of its own"),
         (["--into", "x.md", "--format", "latex"], "--into writes Markdown, not latex"),
         (["--into", "missing.md"], "Cannot update missing.md"),
+        (["--passage", "front"], "--passage front says where in a file"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused_in_a_line(folder: Path, flags: list[str], said: str) -> None:
@@ -135,6 +136,19 @@ def test_the_table_goes_into_a_document(folder: Path, tmp_path: Path) -> None:
     assert table(folder, "--into", str(path)).exit_code == 0
     printed = table(folder, "--format", "markdown").stdout
     assert path.read_text() == f"a\n<!-- bench table -->\n{printed.strip()}\n<!-- /bench table -->\nz\n"
+
+
+def test_a_document_may_hold_several_tables(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "doc.md"
+    other = "<!-- bench table -->\nold\n<!-- /bench table -->\n"
+    path.write_text(f"{other}<!-- bench table b -->\n<!-- /bench table b -->\n")
+    assert table(folder, "--into", str(path), "--passage", "b").exit_code == 0
+    first, _, second = path.read_text().partition("<!-- bench table b -->\n")
+    assert first == other
+    printed = table(folder, "--format", "markdown").stdout
+    assert second == f"{printed.strip()}\n<!-- /bench table b -->\n"
+    refused = table(folder, "--into", str(path), "--passage", "c")
+    assert "has no <!-- bench table c -->" in str(refused.exception)
 
 
 def test_the_real_records_make_one_readable_table(capsys: pytest.CaptureFixture[str]) -> None:
