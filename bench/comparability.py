@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench import augmentation
 from bench.contracts.errors import BenchError
 from bench.record import RunRecord
 from bench.spec import RunSpec
@@ -104,7 +105,13 @@ def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
         facts["device"] = record.device or record.spec.device
     work = (name for name in RunSpec.model_fields if name not in own and name not in _KNOWN_BETTER)
     facts |= {name: getattr(record.spec, name) for name in work}
-    return {name.replace("_", " "): "none" if value is None else str(value) for name, value in facts.items()}
+    return {name.replace("_", " "): _text(value) for name, value in facts.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return augmentation.text(value) or "none"
+    return "none" if value is None else str(value)
 
 
 def _versions(environment: dict[str, Any]) -> dict[str, Any]:

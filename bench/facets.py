@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bench import augmentation
 from bench.contracts.errors import BenchError
 from bench.record import RunRecord
 
@@ -112,6 +113,8 @@ def _meets(condition: Condition, record: RunRecord) -> bool:
 
 def word(value: Any) -> str:
     """Return a value of a record as a word."""
+    if isinstance(value, tuple):
+        value = augmentation.text(value)
     return NOTHING if value is None or value == "" else str(value)
 
 
@@ -181,7 +184,18 @@ def _version(name: str, key: str) -> Facet:
 _FAMILIES: dict[str, Callable[[str, str], Facet]] = {OPTION: _option, DATA_OPTION: _data_option, VERSION: _version}
 
 _LOADING = ("backend", "options", "workers", "worker_kind", "start_method", "prefetch")
-_WORK = ("model", "batch_size", "epochs", "seed", "shuffle", "amp", "compile", "channels_last", "deterministic")
+_WORK = (
+    "model",
+    "batch_size",
+    "epochs",
+    "seed",
+    "shuffle",
+    "amp",
+    "compile",
+    "channels_last",
+    "augment",
+    "deterministic",
+)
 
 FACETS: dict[str, Facet] = {
     found.name: found

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from bench import augmentation
 from bench.record import EpochInfo, RunRecord
 
 Kind = Literal["bool", "int", "float", "text"]
@@ -64,7 +65,12 @@ _PREFIXES = ("option_", "dataset_", "library_", "reader_", "environment_")
 def _fixed_columns() -> dict[str, Kind]:
     first: dict[str, Kind] = {"run": "text", "schema_version": "int"}
     record = dict(_columns(RunRecord, "", _SEPARATE))
-    made: dict[str, Kind] = {"data_class_count": "int", "data_shape": "text", "warnings": "text"}
+    made: dict[str, Kind] = {
+        "data_class_count": "int",
+        "data_shape": "text",
+        "spec_augment": "text",
+        "warnings": "text",
+    }
     return first | record | made | dict(_columns(EpochInfo, "", set())) | {"batch_count": "int"}
 
 
@@ -113,6 +119,7 @@ def _of_record(record: RunRecord) -> Row:
     if record.data is not None:
         row["data_class_count"] = len(record.data.classes)
         row["data_shape"] = "x".join(map(str, record.data.shape))
+    row["spec_augment"] = augmentation.text(record.spec.augment) or None
     row["warnings"] = "; ".join(warning.kind for warning in record.warnings)
     return row
 

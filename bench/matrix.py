@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench import augmentation
 from bench.campaign import Slot, plan
 from bench.comparability import LOADING_FIELDS
 from bench.contracts.errors import BenchError
@@ -144,6 +145,8 @@ def _word(spec: RunSpec, field: str) -> str:
     value = getattr(spec, field)
     if field in {"dataset", "model", "cache", "shuffle", "device", "split"}:
         return str(value)
+    if isinstance(value, tuple):
+        return augmentation.text(value)
     if isinstance(value, bool):
         return field.replace("_", "-") if value else ""
     if isinstance(value, dict):

@@ -82,6 +82,10 @@ def _share(of: Callable[[EpochInfo], float]) -> Callable[[RunRecord], Summary | 
     return _epochs(lambda epoch: 100 * of(epoch) / epoch.epoch_s)
 
 
+def _augment_percent(epoch: EpochInfo) -> float | None:
+    return None if epoch.augment_s is None else 100 * epoch.augment_s / epoch.epoch_s
+
+
 def _delivered_mb_per_s(record: RunRecord) -> Summary | None:
     if record.data is None:
         return None
@@ -155,6 +159,7 @@ METRICS: dict[str, Metric] = {
         Metric("mb_per_s", "decoded data", "MB/s", "higher", _delivered_mb_per_s),
         Metric("wait_share", "waiting for data", "% of epoch", "lower", _share(lambda e: e.wait_s)),
         Metric("copy_share", "copying to the device", "% of epoch", "lower", _share(lambda e: e.copy_s)),
+        Metric("augment_share", "changing samples at random", "% of epoch", "lower", _epochs(_augment_percent)),
         Metric("compute_share", "computing", "% of epoch", "neither", _share(lambda e: e.compute_s)),
         Metric("wait_p50_ms", "wait for a batch, median", "ms", "lower", _wait_ms(50)),
         Metric("wait_p90_ms", "wait for a batch, 90th percentile", "ms", "lower", _wait_ms(90)),

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bench import registry
+from bench import augmentation, registry
 from bench.contracts.backend import Backend
 from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
@@ -38,6 +38,7 @@ _ADDED = (
     "prefetch",
     "compile",
     "channels_last",
+    "augment",
 )
 """Fields that later versions added: at their defaults they are no part of a run's identity."""
 
@@ -155,6 +156,9 @@ class RunSpec(StoreSpec):
     deterministic: bool = False
     cache: CacheState = "as-is"
     memory_limit_bytes: int | None = Field(None, ge=1)
+    augment: tuple[str, ...] = ()
+    """How samples are changed before each step, in the order of :data:`bench.augmentation.AUGMENTATIONS`."""
+
     drop_caches: bool = False
     """Whether root's machine-wide drop of all caches brings about ``cold``."""
 
@@ -165,6 +169,11 @@ class RunSpec(StoreSpec):
         if value in {"auto", "cpu", "cuda"} or (kind == "cuda" and number.isdecimal()):
             return value
         raise ValueError("must be auto, cpu, cuda or cuda:N")
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _known_augmentations(cls, value: Any) -> tuple[str, ...]:
+        return augmentation.chosen(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -185,6 +194,8 @@ class RunSpec(StoreSpec):
     def _batch_fits(self) -> RunSpec:
         if self.limit is not None and self.batch_size > self.limit:
             raise ValueError(f"--batch-size {self.batch_size} is larger than the data: --limit is {self.limit}")
+        if self.augment and self.model == NO_MODEL:
+            raise ValueError("--augment changes what a network trains on: it does not go with --model none")
         if self.drop_caches and self.cache != "cold":
             raise ValueError("--drop-caches goes with --cache cold alone")
         if self.memory_limit_bytes is not None and self.cache == "warm":
@@ -233,6 +244,7 @@ def make_spec(
         raise SpecError(_flag_message(error)) from error
     if spec.split not in dataset.splits:
         raise SpecError(f"{spec.dataset} has no split {spec.split!r}. It has: {', '.join(dataset.splits)}.")
+    augmentation.require_content(getattr(spec, "augment", ()), spec.dataset, dataset.content)
     return spec
 
 

@@ -1,4 +1,4 @@
-"""The timed epoch: wait for a batch, copy it to the device, compute a step."""
+"""The timed epoch: wait for a batch, copy it to the device, change it at random where asked, compute a step."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class Trainer:
         scale: tuple[float, float] | None = None,
         channels_last: bool = False,
         compiled: bool = False,
+        augment: Callable[[Tensor, int, int], Tensor] | None = None,
     ) -> None:
+        self._augment = augment
         self._model: Callable[[Tensor], Tensor] | None = model
         self._device = device
         self._amp = amp
@@ -84,8 +86,10 @@ class Trainer:
             tensor.record_stream(computing)
         return copied
 
-    def epoch(self, batches: Iterator[Batch], clock: PhaseClock, on_batch: Callable[[int], None]) -> EpochResult:
-        """Run one epoch. ``on_batch`` is called inside the timed region: it must cost next to nothing."""
+    def epoch(
+        self, batches: Iterator[Batch], clock: PhaseClock, on_batch: Callable[[int], None], number: int = 0
+    ) -> EpochResult:
+        """Run epoch ``number``. ``on_batch`` is called inside the timed region: it must cost next to nothing."""
         losses: list[Tensor] = []
         right: list[Tensor] = []
         sizes: list[int] = []
@@ -94,6 +98,9 @@ class Trainer:
             clock.waited()
             x_device, y_device = self._on_device(x, y)
             clock.copied()
+            if self._augment is not None:
+                x_device = self._augment(x_device, number, len(sizes))
+                clock.augmented()
             outcome = self.step(x_device, y_device)
             if outcome is not None:
                 losses.append(outcome[0])

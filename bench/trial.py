@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bench import digest, loading, order
+from bench.augmentation import Augmenter
 from bench.child import Link, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, DeviceReader, Indices, Reader
@@ -68,7 +69,8 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
         # In this process: helpers of the compiler would count as part of the run.
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     layout = {"channels_last": spec.channels_last, "compiled": spec.compile}
-    trainer = Trainer(model, device, amp=spec.amp, scale=job.scale, **layout)
+    augment = Augmenter(spec.augment, spec.seed, job.shape, device) if spec.augment else None
+    trainer = Trainer(model, device, amp=spec.amp, scale=job.scale, augment=augment, **layout)
     link.tell("device", str(device))
     link.tell("environment", {**_environment(job, device), "freed_memory_kept": freed_memory_kept})
     link.ask("memory", "baseline")
@@ -99,7 +101,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
             if not _is_warmup(spec, epoch) and (epoch == 0 or _is_warmup(spec, epoch - 1)):
                 link.ask("gpu-window", "begin")
             before = probes.snapshot_before()
-            result = trainer.epoch(opened.loader.epoch(epoch), clock, batch_done)
+            result = trainer.epoch(opened.loader.epoch(epoch), clock, batch_done, epoch)
             after = probes.snapshot_after()
             used = probes.used_between(before, after)
             count = len(opened.reader)
@@ -207,7 +209,8 @@ def _ideal(
     """Train as many epochs as were counted, fewer once that has taken long enough, and return the median one."""
     infos: list[EpochInfo] = []
     for number in range(max(1, job.spec.epochs - 1)):
-        infos.append(_epoch_info(job, number, trainer.epoch(resident.epoch(count), clock, batch_done), None))
+        result = trainer.epoch(resident.epoch(count), clock, batch_done, number)
+        infos.append(_epoch_info(job, number, result, None))
         if sum(info.epoch_s for info in infos) >= IDEAL_S:
             break
     return sorted(infos, key=lambda info: info.epoch_s)[len(infos) // 2]
@@ -270,6 +273,7 @@ def _epoch_info(job: Job, epoch: int, result: EpochResult, used: probes.Counters
         wait_s=phases.wait_s,
         copy_s=phases.copy_s,
         compute_s=phases.compute_s,
+        augment_s=phases.augment_s,
         stall_fraction=phases.wait_s / phases.epoch_s,
         batch_wait_s=phases.batch_wait_s,
         loss=result.loss,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.contracts.options import Options
-from bench.contracts.source import OwnData, RawData, Split
+from bench.contracts.source import Content, OwnData, RawData, Split
 
 from .audio import AudioOptions, Clip
 from .class_tree import class_tree
@@ -20,6 +20,7 @@ class AudioFolder(OwnData):
 
     name: ClassVar[str] = "audiofolder"
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+    content: ClassVar[Content | None] = "sounds"
     options_type: ClassVar[type[Options]] = AudioOptions
     options: AudioOptions
 

@@ -10,7 +10,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench.contracts.source import DataSource, Origin, Progress, RawData, SampleBlock, Schema, SourceError, Split
+from bench.contracts.source import (
+    Content,
+    DataSource,
+    Origin,
+    Progress,
+    RawData,
+    SampleBlock,
+    Schema,
+    SourceError,
+    Split,
+)
 
 from .archive import damaged, read_members, sha256_of
 from .download import Remote, fetch_first
@@ -132,6 +142,7 @@ class Cifar10(DataSource):
 
     name: ClassVar[str] = "cifar10"
     splits: ClassVar[tuple[Split, ...]] = ("train", "test")
+    content: ClassVar[Content | None] = "images"
     downloads: ClassVar[tuple[str, ...]] = tuple(layout.remote.name for layout in _LAYOUTS)
 
     def locate(self, path: Path, *, official_only: bool) -> RawData | None:

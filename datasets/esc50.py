@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from bench.contracts.options import Options
-from bench.contracts.source import Origin, RawData, Split
+from bench.contracts.source import Content, Origin, RawData, Split
 
 from .audio import AudioOptions, Clip
 from .audio_table import Row, names_in, read_rows
@@ -56,6 +56,7 @@ class Esc50(Published):
 
     name: ClassVar[str] = "esc50"
     splits: ClassVar[tuple[Split, ...]] = ("train", "test")
+    content: ClassVar[Content | None] = "sounds"
     options_type: ClassVar[type[Options]] = Esc50Options
     options: Esc50Options
     archives: ClassVar[tuple[Remote, ...]] = (

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench.contracts.source import DataSource, Progress, RawData, SampleBlock, Schema, SourceError, Split
+from bench.contracts.source import Content, DataSource, Progress, RawData, SampleBlock, Schema, SourceError, Split
 
 from .download import Remote, deviation, fetch_all
 from .synthetic import SyntheticPhotos
@@ -49,6 +49,7 @@ class FashionMnist(DataSource):
 
     name: ClassVar[str] = "fashion-mnist"
     splits: ClassVar[tuple[Split, ...]] = ("train", "test")
+    content: ClassVar[Content | None] = "images"
     downloads: ClassVar[tuple[str, ...]] = tuple(remote.name for remote in _REMOTES.values())
 
     def locate(self, path: Path, *, official_only: bool) -> RawData | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.contracts.options import Options
-from bench.contracts.source import OwnData, RawData, Split
+from bench.contracts.source import Content, OwnData, RawData, Split
 
 from .class_tree import class_tree
 from .decoded import DecodedFiles, Facts, File
@@ -19,6 +19,7 @@ class Folder(OwnData):
 
     name: ClassVar[str] = "folder"
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+    content: ClassVar[Content | None] = "images"
     options_type: ClassVar[type[Options]] = ImageOptions
     options: ImageOptions
 

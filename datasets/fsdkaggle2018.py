@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bench.contracts.options import Options
-from bench.contracts.source import Origin, RawData, SourceError, Split
+from bench.contracts.source import Content, Origin, RawData, SourceError, Split
 
 from .audio import AudioOptions, FeatureName, Fragments, Hop, NFft, NMels, SampleRate, Seconds, TrimDb
 from .audio_table import names_in, read_rows
@@ -97,6 +97,7 @@ class FsdKaggle2018(Published):
 
     name: ClassVar[str] = "fsdkaggle2018"
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+    content: ClassVar[Content | None] = "sounds"
     options_type: ClassVar[type[Options]] = FsdKaggle2018Options
     options: FsdKaggle2018Options
     archives: ClassVar[tuple[Remote, ...]] = tuple(

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from bench.contracts.options import Options
-from bench.contracts.source import Origin, RawData, SourceError, Split
+from bench.contracts.source import Content, Origin, RawData, SourceError, Split
 
 from .audio import AudioOptions, FeatureName, Hop, NFft, NMels, SampleRate, Segments
 from .decoded import DecodedFiles, Facts
@@ -57,6 +57,7 @@ class Gtzan(Published):
 
     name: ClassVar[str] = "gtzan"
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+    content: ClassVar[Content | None] = "sounds"
     options_type: ClassVar[type[Options]] = GtzanOptions
     options: GtzanOptions
     archives: ClassVar[tuple[Remote, ...]] = (Remote("genres.tar.gz", (), md5="5b3d6dddb579ab49814ab86dba69e7c7"),)

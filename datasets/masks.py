@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from bench.contracts.options import Options
-from bench.contracts.source import Origin, RawData, SourceError, Split
+from bench.contracts.source import Content, Origin, RawData, SourceError, Split
 
 from .decoded import DecodedFiles, Facts, File
 from .download import Remote
@@ -40,6 +40,7 @@ class Masks(Published):
 
     name: ClassVar[str] = "masks"
     splits: ClassVar[tuple[Split, ...]] = ("train", "test")
+    content: ClassVar[Content | None] = "images"
     options_type: ClassVar[type[Options]] = MasksOptions
     options: MasksOptions
     archives: ClassVar[tuple[Remote, ...]] = (

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from bench.contracts.options import Options
-from bench.contracts.source import Origin, RawData, SourceError, Split
+from bench.contracts.source import Content, Origin, RawData, SourceError, Split
 
 from .decoded import DecodedFiles, Facts, File
 from .download import Remote
@@ -35,6 +35,7 @@ class TinyImagenet(Published):
 
     name: ClassVar[str] = "tiny-imagenet"
     splits: ClassVar[tuple[Split, ...]] = ("train", "val")
+    content: ClassVar[Content | None] = "images"
     options_type: ClassVar[type[Options]] = ImageOptions
     options: ImageOptions
     archives: ClassVar[tuple[Remote, ...]] = (

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from bench.contracts.options import Options
-from bench.contracts.source import Origin, RawData, Split
+from bench.contracts.source import Content, Origin, RawData, Split
 
 from .audio import AudioOptions, Clip, FeatureName, Hop, NMels, Seconds
 from .audio_table import Row, names_in, read_rows
@@ -65,6 +65,7 @@ class UrbanSound8k(Published):
 
     name: ClassVar[str] = "urbansound8k"
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")
+    content: ClassVar[Content | None] = "sounds"
     options_type: ClassVar[type[Options]] = UrbanSound8kOptions
     options: UrbanSound8kOptions
     archives: ClassVar[tuple[Remote, ...]] = (

@@ -31,6 +31,7 @@ LAYERS = [
         "bench.contact_sheet",
         "bench.measure",
     ],
+    ["bench.augmentation"],
     ["bench.spec", "bench.unpaired", "bench.evaluation"],
     ["bench.order", "bench.suite"],
     ["bench.store", "bench.verification", "bench.loading", "bench.record"],

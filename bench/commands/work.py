@@ -64,6 +64,15 @@ class SpecFlags:
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Lay images and weights out channels last, as GPUs like it.")
     ] = False
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[+NAME…]|none",
+            help="Change samples at random before each training step, on the device, timed apart: flip, crop (images), "
+            "specaugment (sounds); several as flip+crop.",
+            show_default=False,
+        ),
+    ] = None
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Deterministic algorithms: equal losses for every backend.")
     ] = False

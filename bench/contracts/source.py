@@ -20,6 +20,7 @@ from bench.contracts.options import Options
 
 Split = Literal["train", "val", "test"]
 Origin = Literal["official", "local", "synthetic"]
+Content = Literal["images", "sounds"]
 
 
 class SourceError(BenchError):
@@ -163,6 +164,9 @@ class DataSource(ABC):
     splits: ClassVar[tuple[Split, ...]]
     options_type: ClassVar[type[Options]] = Options
     """What the user may choose about the samples (size, features, fold); part of the key of every store."""
+
+    content: ClassVar[Content | None] = None
+    """What samples show, where that is known: it decides by which changes they may be augmented."""
 
     takes_path: ClassVar[bool] = False
     """Whether the data set is named with its place, as in ``folder:PATH``."""

@@ -1,6 +1,6 @@
-"""Where an epoch's time goes: waiting for data, copying it to the device, computing.
+"""Where an epoch's time goes: waiting for data, copying it to the device, changing it at random, computing.
 
-The three are laid end to end, so they add up to the epoch. On the CPU they are read off
+These are laid end to end, so they add up to the epoch. On the CPU they are read off
 the monotonic clock. On CUDA the host only launches work, so events on the stream mark the
 phases and nothing is synchronised inside the epoch: what counts as waiting is the time in
 which the GPU had nothing to do.
@@ -17,7 +17,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Seconds of one epoch; ``batch_wait_s`` has one value per batch."""
+    """Seconds of one epoch; ``batch_wait_s`` has one per batch, ``augment_s`` is None where nothing is augmented."""
 
     epoch_s: float
     first_batch_s: float
@@ -25,6 +25,7 @@ class Phases:
     copy_s: float
     compute_s: float
     batch_wait_s: list[float]
+    augment_s: float | None = None
 
 
 class PhaseClock(Protocol):
@@ -38,6 +39,9 @@ class PhaseClock(Protocol):
 
     def copied(self) -> None:
         """The batch is on the device, or on its way."""
+
+    def augmented(self) -> None:
+        """The batch has been changed at random, or that is launched; left out in epochs that change none."""
 
     def computed(self) -> None:
         """The step is done, or launched."""
@@ -60,10 +64,11 @@ class HostClock:
     _waits: list[int] = field(default_factory=list)
     _copy: int = 0
     _compute: int = 0
+    _augment: int | None = None
 
     def start(self) -> None:
         """See PhaseClock."""
-        self._waits, self._copy, self._compute = [], 0, 0
+        self._waits, self._copy, self._compute, self._augment = [], 0, 0, None
         self._started = self._last = time.perf_counter_ns()
 
     def waited(self) -> None:
@@ -76,6 +81,12 @@ class HostClock:
         """See PhaseClock."""
         now = time.perf_counter_ns()
         self._copy += now - self._last
+        self._last = now
+
+    def augmented(self) -> None:
+        """See PhaseClock."""
+        now = time.perf_counter_ns()
+        self._augment = (self._augment or 0) + now - self._last
         self._last = now
 
     def computed(self) -> None:
@@ -96,6 +107,7 @@ class HostClock:
             copy_s=self._copy / 1e9,
             compute_s=self._compute / 1e9,
             batch_wait_s=waits,
+            augment_s=None if self._augment is None else self._augment / 1e9,
         )
 
 
@@ -108,6 +120,7 @@ class CudaClock:
         self._events: list[Any] = []
         self._started = time.perf_counter_ns()
         self._first_batch_s: float | None = None
+        self._augments = False
         self._mark()
 
     def _mark(self) -> None:
@@ -125,6 +138,11 @@ class CudaClock:
         """See PhaseClock."""
         self._mark()
 
+    def augmented(self) -> None:
+        """See PhaseClock."""
+        self._augments = True
+        self._mark()
+
     def computed(self) -> None:
         """See PhaseClock."""
         self._mark()
@@ -135,12 +153,14 @@ class CudaClock:
         torch.cuda.synchronize()
         epoch_s = (time.perf_counter_ns() - self._started) / 1e9
         gaps = [a.elapsed_time(b) / 1e3 for a, b in zip(self._events, self._events[1:], strict=False)]
-        waits = gaps[0:-1:3]
+        marks = 4 if self._augments else 3  # of each batch
+        waits = gaps[0:-1:marks]
         return Phases(
             epoch_s=epoch_s,
             first_batch_s=self._first_batch_s or 0.0,
             wait_s=sum(waits) + gaps[-1],
-            copy_s=sum(gaps[1::3]),
-            compute_s=sum(gaps[2::3]),
+            copy_s=sum(gaps[1::marks]),
+            compute_s=sum(gaps[marks - 1 :: marks]),
             batch_wait_s=waits,
+            augment_s=sum(gaps[2::marks]) if self._augments else None,
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bench import __version__
+from bench import __version__, augmentation
 from bench.groups import Work, equal_runs, finished, same_work
 from bench.metrics import METRICS
 from bench.page.circumstances import environment, failures, warnings
@@ -112,4 +112,5 @@ def _about(work: Work) -> str:
     )
     switches = ("amp", "compile", "channels_last", "deterministic")
     words = [name.replace("_", " ") for name in switches if getattr(spec, name)]
+    words += [f"augmented by {augmentation.text(spec.augment)}"] if spec.augment else []
     return ", ".join([samples, f"batch {spec.batch_size}", epochs, f"seed {spec.seed}", *words]) + "."

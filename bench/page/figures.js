@@ -90,11 +90,18 @@ Bench.figures = (() => {
 
   function partsOf(colours, methods) {
     const part = (name) => (method) => method.parts?.[name] ?? null;
-    return bars(colours, methods, "seconds of an epoch", [
-      ["wait for data", "c4", part("wait")],
-      ["copy", "c1", part("copy")],
-      ["compute", "c0", part("compute")],
-    ]);
+    const known = [
+      ["wait for data", "c4", "wait"],
+      ["copy", "c1", "copy"],
+      ["augment", "c3", "augment"],
+      ["compute", "c0", "compute"],
+    ].filter(([, , name]) => name !== "augment" || methods.some((m) => part(name)(m) !== null));
+    return bars(
+      colours,
+      methods,
+      "seconds of an epoch",
+      known.map(([name, colour, key]) => [name, colour, part(key)]),
+    );
   }
 
   /* Metrics that are parts of a whole, on top of each other; only those that the records have. */

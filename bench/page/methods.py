@@ -94,14 +94,16 @@ def metric_values(group: Group, key: str) -> dict[str, Any] | None:
 def parts(group: Group) -> dict[str, float | None] | None:
     """Return wait, copy and compute in seconds of the counted epoch whose time is nearest to the median epoch's.
 
-    They are those of one real epoch because medians of parts need not add up to the median of their sum.
+    They are those of one real epoch because medians of parts need not add up to the median of their sum. Where
+    samples were augmented, that is a part, too.
     """
     summary = group.summary("epoch_s")
     epochs: list[EpochInfo] = [epoch for record in group.records for epoch in record.measured()]
     if summary is None or not epochs:
         return None
     typical = min(epochs, key=lambda epoch: abs(epoch.epoch_s - summary.median))
-    return {"wait": number(typical.wait_s), "copy": number(typical.copy_s), "compute": number(typical.compute_s)}
+    found = {"wait": number(typical.wait_s), "copy": number(typical.copy_s), "compute": number(typical.compute_s)}
+    return found if typical.augment_s is None else {**found, "augment": number(typical.augment_s)}
 
 
 def waits(group: Group) -> dict[str, Any] | None:

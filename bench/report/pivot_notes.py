@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from bench import augmentation
 from bench.facets import cache_words
 from bench.ranking import EXACT_METRICS
 from bench.record import RunRecord
@@ -114,6 +115,8 @@ def _work(firsts: list[RunRecord], pivot: Pivot) -> list[str]:
     parts += common(f"on {record.device or record.spec.device}" for record in firsts)
     for name in _SWITCHES:
         parts += common(name.replace("_", " ") if getattr(record.spec, name) else "" for record in firsts)
+    augmented = common(augmentation.text(record.spec.augment) for record in firsts)
+    parts += [f"augmented by {names}" for names in augmented]
     return [f"The same in all runs: {', '.join(parts)}."] if parts else []
 
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from bench import registry
+from bench import augmentation, registry
 from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
 from bench.record import RunRecord
@@ -43,7 +43,8 @@ def work_flags(spec: RunSpec, **changes: Any) -> list[str]:
         if name in _NOT_FLAGS or value is None or value == field.default:
             continue
         flag = f"--{_FLAG_NAMES.get(name, name.replace('_', '-'))}"
-        flags += [flag] if value is True else [flag, str(value)]
+        text = augmentation.text(value) if isinstance(value, tuple) else str(value)
+        flags += [flag] if value is True else [flag, text]
     return flags
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from bench import augmentation
 from bench.groups import equal_runs
 from bench.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.record import RunRecord
@@ -19,6 +20,7 @@ RUN_METRICS = (
     "mb_per_s",
     "wait_share",
     "copy_share",
+    "augment_share",
     "compute_share",
     "wait_p50_ms",
     "wait_p90_ms",
@@ -154,6 +156,7 @@ def work_text(record: RunRecord) -> str:
     parts += [record.device or spec.device]
     switches = ("amp", "compile", "channels_last", "deterministic")
     parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
+    parts += [f"augmented by {augmentation.text(spec.augment)}"] if spec.augment else []
     return ", ".join(part for part in parts if part)
 
 
@@ -226,7 +229,7 @@ def _expected(key: str, record: RunRecord) -> bool:
         return record.gpu is not None
     if key in {"loss", "accuracy", "ideal_s", "over_ceiling"}:
         return record.spec.model != NO_MODEL
-    return key not in {"decode_s", "worker_start_ms", "displacement", "class_mixing"}
+    return key not in {"augment_share", "decode_s", "worker_start_ms", "displacement", "class_mixing"}
 
 
 _OF_GPU = {METRICS[key].of for key in RUN_METRICS if key.startswith(("vram_", "gpu_"))}

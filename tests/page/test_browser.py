@@ -108,6 +108,17 @@ def test_parts_of_an_epoch_are_stacked(show) -> None:
     )
 
 
+def test_augmenting_is_a_part_where_there_was_some(show) -> None:
+    plain = run("zarr", 0, 2.0)
+    epochs = [epoch.model_copy(update={"augment_s": 0.25, "compute_s": 0.5}) for epoch in plain.epochs]
+    spec = plain.spec.model_copy(update={"augment": ("flip", "crop")})
+    page = show([plain.model_copy(update={"epochs": epochs, "spec": spec, "spec_id": spec.spec_id})])
+    draw_all(page)
+    parts = page.evaluate("document.querySelector('#chart-parts .plot').data.map((t) => [t.name, t.x[0]])")
+    assert parts == [["wait for data", 1.0], ["copy", 0.25], ["augment", 0.25], ["compute", 0.5]]
+    assert "augmented by flip+crop" in page.locator("body").inner_text()
+
+
 def test_throughput_is_drawn_against_workers(show) -> None:
     records = [run("zarr", 0, 4.0 / (1 + n), spec={"workers": n}) for n in (0, 1, 3)]
     page = show(records)

@@ -175,6 +175,10 @@ def test_a_time_line_keeps_the_longest_waits() -> None:
 def test_the_parts_of_an_epoch_add_up_to_one_that_was_measured() -> None:
     (group,) = equal_runs([run("zarr", block, seconds) for block, seconds in enumerate((1.0, 2.0, 8.0))])
     assert parts(group) == {"wait": 1.0, "copy": 0.25, "compute": 0.75}
+    record = group.first
+    epochs = [epoch.model_copy(update={"augment_s": 0.25, "compute_s": 0.125}) for epoch in record.epochs]
+    (group,) = equal_runs([record.model_copy(update={"epochs": epochs})])
+    assert parts(group) == {"wait": 0.5, "copy": 0.125, "augment": 0.25, "compute": 0.125}
 
 
 def test_an_interval_is_given_from_six_runs_on_and_points_are_runs() -> None:
