@@ -55,6 +55,16 @@ DATASET_FLAGS: dict[str, tuple[Any, str, str]] = {
     "n_mfcc": (int, "N", "Sounds: number of cepstral coefficients."),
     "seconds": (float, "S", "Sounds: length of one sample."),
     "trim_db": (str, "DB|none", "Sounds: remove what is so much quieter than the loudest part."),
+    "augment_copies": (
+        str,
+        "NAME[+NAME…]",
+        "Sounds: changed copies to train on: stretch, pitch, compress, noise, gain.",
+    ),
+    "stretch_rate": (float, "RATE", "Sounds, copy stretch: how many times faster."),
+    "pitch_semitones": (float, "N", "Sounds, copy pitch: how much higher."),
+    "compression": (str, "PROFILE", "Sounds, copy compress: film-standard, music-standard, speech, radio."),
+    "noise_snr_db": (float, "DB", "Sounds, copy noise: how much louder the sound is."),
+    "gain_db": (float, "DB", "Sounds, copy gain: how much louder."),
     "fold": (int, "K", "Sets with folds: the one for testing."),
     "subset": (str, "NAME", "Sets with subsets: which classes."),
 }

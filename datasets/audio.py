@@ -14,13 +14,26 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from bench.contracts.options import Options
-from bench.contracts.source import SourceError
+from bench.contracts.source import SourceError, Split
 
-from .decoded import Decoding
+from .copies import (
+    CHANGES,
+    Copy,
+    CopyNames,
+    GainDb,
+    NoiseSnrDb,
+    PitchSemitones,
+    Profile,
+    StretchRate,
+    ordered_names,
+    unused_options,
+)
+from .decoded import Decoding, Item
 from .sounds import LIBRARIES, PRELOAD, Sound, Waveform
+from .trees import shuffled
 
 # Part of every fingerprint: raise it with every change here or in sounds.py that alters a sample.
 _VERSION = 1
@@ -62,6 +75,31 @@ class AudioOptions(Options):
     seconds: Seconds = 5.0
     trim_db: TrimDb = None
     skip_bad: bool = Field(False, description="Leave out files that cannot be decoded; the record lists them.")
+    augment_copies: CopyNames = None
+    stretch_rate: StretchRate = 1.23
+    pitch_semitones: PitchSemitones = 2.0
+    compression: Profile = "film-standard"
+    noise_snr_db: NoiseSnrDb = 10.0
+    gain_db: GainDb = -6.0
+
+    @field_validator("augment_copies")
+    @classmethod
+    def _known_copies(cls, value: str | None) -> str | None:
+        return ordered_names(value)
+
+    @model_validator(mode="after")
+    def _copies_have_a_use(self) -> AudioOptions:
+        for name, copy in unused_options(self.augment_copies).items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} has no effect without {copy} in --augment-copies. Leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialised: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So that sets without copies keep the identity that they had before there were any.
+        left_out = {*unused_options(self.augment_copies), *(() if self.augment_copies else ("augment_copies",))}
+        return {name: value for name, value in serialised(self).items() if name not in left_out}
 
     @model_validator(mode="after")
     def _fit_together(self) -> AudioOptions:
@@ -93,6 +131,15 @@ class AudioOptions(Options):
     def length(self) -> int:
         """Length of one sample's sound, in samples."""
         return round(self.seconds * self.sample_rate)
+
+    def items(self, split: Split, sounds: Sequence[Sound]) -> list[Item]:
+        """Return the items of a split in their order: its sounds, and for training also their copies, shuffled."""
+        names = self.augment_copies.split("+") if self.augment_copies and split == "train" else []
+        items: list[Item] = list(sounds)
+        for name in names:
+            option, change = CHANGES[name]
+            items += [Copy(sound, name, change(getattr(self, option))) for sound in sounds]
+        return shuffled(items)
 
     @property
     def spectrum(self) -> Spectrum:
@@ -186,7 +233,7 @@ class Clip:
     frames: int
     trim_db: float | None
 
-    def __call__(self, item: Sound) -> NDArray[np.float32]:
+    def __call__(self, item: Sound | Copy) -> NDArray[np.float32]:
         """Return the sample of a sound, ``(1, 1, rows, frames)``; a short sound is followed by zeros."""
         y = _sound(item, self.spectrum.sample_rate, self.length, self.trim_db)
         x = self.spectrum.of(_padded(y, self.length))
@@ -206,19 +253,25 @@ class Segments:
     count: int
     trim_db: float | None
 
-    def __call__(self, item: Sound) -> NDArray[np.float32]:
+    def __call__(self, item: Sound | Copy) -> NDArray[np.float32]:
         """Return the samples of a sound, ``(count, 1, rows, frames)``; zeros fill the last segment.
 
         Raises:
             SourceError: the sound ends before its last segment begins.
         """
-        rate, whole = self.spectrum.sample_rate, self.count * self.length
-        y = _sound(item, rate, whole, self.trim_db)
-        if len(y) <= whole - self.length:
+        rate, last = self.spectrum.sample_rate, (self.count - 1) * self.length
+        copy = item if isinstance(item, Copy) else None
+        needed = copy.change.needed(self.length, rate) if copy else self.length
+        y = _sound(copy.original if copy else item, rate, last + needed, self.trim_db)
+        if len(y) <= last:
             raise SourceError(
                 f"it is {len(y) / rate:.1f} s long, too short for {self.count} segments of {self.length / rate:g} s"
             )
-        return np.stack([self.spectrum.of(part)[None] for part in _padded(y, whole).reshape(self.count, -1)])
+        parts = [y[start : start + needed] for start in range(0, last + 1, self.length)]
+        if copy:
+            # Each by itself: a stretched track would have fewer of them.
+            parts = [copy.changed(part, rate, number)[: self.length] for number, part in enumerate(parts)]
+        return np.stack([self.spectrum.of(_padded(part, self.length))[None] for part in parts])
 
     def decoding(self) -> Decoding:
         """Return how items become samples."""
@@ -234,7 +287,7 @@ class Fragments:
     step: int
     trim_db: float | None
 
-    def __call__(self, item: Sound) -> NDArray[np.float32]:
+    def __call__(self, item: Sound | Copy) -> NDArray[np.float32]:
         """Return the samples of a sound, ``(n, 1, rows, frames)``; the frames of a short sound are repeated."""
         x = self.spectrum.of(_sound(item, self.spectrum.sample_rate, None, self.trim_db))
         if x.shape[1] < self.frames:
@@ -252,7 +305,11 @@ class Fragments:
         return _decoding(self, self.spectrum, self.frames, None, estimate)
 
 
-def _sound(item: Sound, sample_rate: int, length: int | None, trim_db: float | None) -> Waveform:
+def _sound(item: Sound | Copy, sample_rate: int, length: int | None, trim_db: float | None) -> Waveform:
+    if isinstance(item, Copy):
+        # Without its silence, which noise would hide.
+        needed = None if length is None else item.change.needed(length, sample_rate)
+        return item.changed(_sound(item.original, sample_rate, needed, trim_db), sample_rate)[:length]
     if trim_db is None:
         return item.waveform(sample_rate, length)
     # How loud the loudest part is, only the whole sound tells.

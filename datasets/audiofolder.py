@@ -12,7 +12,6 @@ from .audio import AudioOptions, Clip
 from .class_tree import class_tree
 from .decoded import DecodedFiles, Facts
 from .sounds import SUFFIXES, SoundFile
-from .trees import shuffled
 
 
 class AudioFolder(OwnData):
@@ -33,7 +32,7 @@ class AudioFolder(OwnData):
         clip = Clip(options.spectrum, options.length, options.spectrum.frames(options.length), options.trim_db)
         return DecodedFiles(
             Facts(self.name, tree.classes, "your own data", "local"),
-            {split: shuffled([SoundFile(*file) for file in files]) for split, files in tree.files.items()},
+            {split: options.items(split, [SoundFile(*file) for file in files]) for split, files in tree.files.items()},
             clip.decoding(),
             skip_bad=options.skip_bad,
         )

@@ -20,7 +20,6 @@ from .extraction import Limits
 from .published import Published
 from .sounds import Sound, SoundFile
 from .synthetic_audio import SyntheticSound
-from .trees import shuffled
 
 CLASSES = (
     *("dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep", "crow"),
@@ -115,7 +114,7 @@ class Esc50(Published):
         clip = Clip(options.spectrum, options.length, options.spectrum.frames(options.length), options.trim_db)
         return DecodedFiles(
             Facts(self.name, CLASSES, self.licence, origin),
-            {split: shuffled(found) for split, found in items.items()},
+            {split: options.items(split, found) for split, found in items.items()},
             clip.decoding(),
             skip_bad=options.skip_bad,
         )

@@ -15,13 +15,14 @@ from bench.contracts.source import Content, Origin, RawData, SourceError, Split
 
 from .audio import AudioOptions, FeatureName, Fragments, Hop, NFft, NMels, SampleRate, Seconds, TrimDb
 from .audio_table import names_in, read_rows
+from .copies import Copy
 from .decoded import DecodedFiles, Facts
 from .download import Remote
 from .extraction import Limits
 from .published import Published
 from .sounds import Sound, SoundFile
 from .synthetic_audio import SyntheticSound
-from .trees import shuffled, stratified
+from .trees import stratified
 
 TRAIN_COUNTS = {
     **{"Acoustic_guitar": 300, "Applause": 300, "Bark": 239, "Bass_drum": 300, "Burping_or_eructation": 210},
@@ -169,10 +170,11 @@ class FsdKaggle2018(Published):
         for sound in train_and_val:
             by_class[classes[sound.label]].append(sound)
         train, val = stratified(by_class, _VAL_FRACTION)
+        parts: dict[Split, Sequence[Sound]] = {"train": train, "val": val, "test": test}
         fragments = Fragments(options.spectrum, options.frames, options.frames // 2, options.trim_db)
         return DecodedFiles(
             Facts(self.name, classes, self.licence, origin),
-            {"train": shuffled(train), "val": shuffled(val), "test": shuffled(test)},
+            {split: options.items(split, sounds) for split, sounds in parts.items()},
             fragments.decoding(partial(_estimate, fragments)),
             skip_bad=options.skip_bad,
         )
@@ -190,12 +192,14 @@ def _test_counts() -> Mapping[str, int]:
     }
 
 
-def _estimate(fragments: Fragments, sounds: Sequence[Sound]) -> int:
+def _estimate(fragments: Fragments, sounds: Sequence[Sound | Copy]) -> int:
     return sum(fragments.count(_seconds(sound)) for sound in sounds)
 
 
-def _seconds(sound: Sound) -> float:
+def _seconds(sound: Sound | Copy) -> float:
     """Guess the length of a sound: the published files are mono, of 16 bits, at 44.1 kHz."""
+    if isinstance(sound, Copy):
+        return _seconds(sound.original)
     if isinstance(sound, SyntheticSound):
         return sound.seconds
     try:

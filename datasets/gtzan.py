@@ -18,7 +18,7 @@ from .extraction import Limits
 from .published import Published
 from .sounds import Sound, SoundFile
 from .synthetic_audio import SyntheticSound
-from .trees import files_below, shuffled, stratified
+from .trees import files_below, stratified
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 
@@ -109,10 +109,11 @@ class Gtzan(Published):
         for track in rest:
             by_genre.setdefault(GENRES[track.label], []).append(track)
         train, val = stratified(by_genre, _VAL_FRACTION)
+        parts: dict[Split, list[Sound]] = {"train": train, "val": val, "test": test}
         segments = Segments(options.spectrum, options.length, options.segments, options.trim_db)
         return DecodedFiles(
             Facts(self.name, GENRES, self.licence, origin),
-            {"train": shuffled(train), "val": shuffled(val), "test": shuffled(test)},
+            {split: options.items(split, tracks) for split, tracks in parts.items()},
             segments.decoding(),
             skip_bad=options.skip_bad,
         )

@@ -20,7 +20,6 @@ from .extraction import Limits
 from .published import Published
 from .sounds import Sound, SoundFile
 from .synthetic_audio import SyntheticSound
-from .trees import shuffled
 
 CLASSES = (
     *("air_conditioner", "car_horn", "children_playing", "dog_bark", "drilling"),
@@ -119,7 +118,7 @@ class UrbanSound8k(Published):
         clip = Clip(options.spectrum, options.length, options.frames, options.trim_db)
         return DecodedFiles(
             Facts(self.name, CLASSES, self.licence, origin),
-            {split: shuffled(found) for split, found in items.items()},
+            {split: options.items(split, found) for split, found in items.items()},
             clip.decoding(),
             skip_bad=options.skip_bad,
         )

@@ -70,6 +70,21 @@ def test_waiting_is_the_time_in_which_the_gpu_has_nothing_to_do() -> None:
     assert phases.epoch_s == pytest.approx(phases.wait_s + phases.copy_s + phases.compute_s, rel=0.01)
 
 
+def test_augmenting_on_the_gpu_is_timed_apart_and_the_same_again(bench) -> None:
+    losses = []
+    for backend in ("memmap", "hdf5"):
+        flags = ("--device", "cuda", "--deterministic", "--augment", "flip+crop+specaugment")
+        result = bench(*RUN, "--backend", backend, *flags)
+        assert result.returncode == 0, result.stderr
+        record = RunRecord.model_validate_json(result.stdout)
+        for epoch in (*record.epochs, record.ideal):
+            parts_s = epoch.wait_s + epoch.copy_s + epoch.augment_s + epoch.compute_s
+            assert parts_s == pytest.approx(epoch.epoch_s, rel=0.01)
+            assert epoch.augment_s > 0
+        losses.append([epoch.batch_loss for epoch in record.epochs])
+    assert losses[0] == losses[1]
+
+
 def test_amp_and_deterministic_run_on_the_gpu(bench) -> None:
     losses = []
     for _ in range(2):

@@ -20,7 +20,7 @@ from bench.cli import app
 from bench.contracts.errors import BenchError
 from bench.contracts.source import SilentProgress
 from bench.measure import clock as clocks
-from bench.measure.clock import HostClock
+from bench.measure.clock import CudaClock, HostClock
 from bench.prepare import prepare
 from bench.record import RunRecord
 from bench.spec import RunSpec, StoreSpec, make_spec
@@ -228,6 +228,40 @@ def test_the_time_is_told_apart_and_all_adds_up(monkeypatch: pytest.MonkeyPatch)
     assert (phases.wait_s, phases.copy_s, phases.augment_s, phases.compute_s) == pytest.approx((0.015, 0, 0.06, 0.003))
     assert phases.epoch_s == pytest.approx(0.078)
     assert trained(None).augment_s is None
+
+
+@pytest.mark.parametrize("augmenting", [True, False])
+def test_the_clock_of_cuda_tells_it_apart_as_well(monkeypatch: pytest.MonkeyPatch, augmenting: bool) -> None:
+    """Three batches whose phases last 5, 2, (7) and 11 ms of the stream's time, then 3 ms until the end is known."""
+    fake = FakeTime()
+
+    class Event:
+        def __init__(self, **_: object) -> None:
+            self.at_ns = 0
+
+        def record(self) -> None:
+            self.at_ns = fake.now_ns
+
+        def elapsed_time(self, other: Event) -> float:
+            return (other.at_ns - self.at_ns) / 1e6
+
+    monkeypatch.setattr(clocks, "time", fake)
+    monkeypatch.setattr(clocks.torch.cuda, "Event", Event)
+    monkeypatch.setattr(clocks.torch.cuda, "synchronize", lambda: None)
+    clock = CudaClock()
+    for _ in range(2):
+        clock.start()
+        for _ in range(3):
+            for took_ms, seam in ((5, clock.waited), (2, clock.copied), (7, clock.augmented), (11, clock.computed)):
+                if augmenting or seam != clock.augmented:
+                    fake.pass_ms(took_ms)
+                    seam()
+        fake.pass_ms(3)
+        phases = clock.stop()
+    assert phases.batch_wait_s == pytest.approx([0.005] * 3)
+    assert (phases.wait_s, phases.copy_s, phases.compute_s) == pytest.approx((0.018, 0.006, 0.033))
+    assert phases.augment_s == (pytest.approx(0.021) if augmenting else None)
+    assert phases.epoch_s == pytest.approx(0.057 + 0.021 * augmenting)
 
 
 def test_a_run_tells_what_it_cost_and_checks_what_was_delivered_as_ever(bench, tmp_path: Path) -> None:
