@@ -42,7 +42,10 @@ def flip(x: Tensor, generator: Generator) -> Tensor:
     import torch
 
     chosen = torch.rand(len(x), generator=generator, device=x.device) < FLIPPED_SHARE
-    return torch.where(chosen.view(-1, 1, 1, 1), x.flip(-1), x)
+    columns = torch.arange(x.shape[-1], device=x.device)
+    taken = torch.where(chosen[:, None], columns.flip(0), columns)
+    # Half the time of mirroring all and choosing afterwards.
+    return x.gather(3, taken[:, None, None, :].expand(x.shape))
 
 
 def crop(x: Tensor, generator: Generator) -> Tensor:

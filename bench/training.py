@@ -32,7 +32,10 @@ class EpochResult:
 
 
 class Trainer:
-    """SGD with momentum and cross-entropy; a model that is None measures loading alone."""
+    """SGD with momentum and cross-entropy; a model that is None measures loading alone.
+
+    ``augment`` is given each batch on the device, the number of its epoch and its own, and returns what is trained on.
+    """
 
     def __init__(
         self,

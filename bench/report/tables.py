@@ -67,6 +67,7 @@ COMPARED_METRICS = (
     "over_ceiling",
     "samples_per_s",
     "wait_share",
+    "augment_share",
     "first_batch_ms",
     "cpu_s",
     "peak_pss_mb",

@@ -26,6 +26,7 @@ def verdict(records: Sequence[RunRecord]) -> str:
             "fewer never has to wait for it, as long as loading runs beside the training."
         )
     over, ideal = METRICS["over_ceiling"].over(records), METRICS["ideal_s"].over(records)
+    augmenting = METRICS["augment_share"].over(records)
     waited = f"Waiting for data took {significant(wait.median, 2)} % of the epoch"
     if over is None or ideal is None:
         saved_s = epoch.median * wait.median / 100
@@ -49,9 +50,10 @@ def verdict(records: Sequence[RunRecord]) -> str:
             f"of {significant(ideal.median, 3)} s per epoch from memory); storage cannot gain you more than that. "
             f"{waited}"
         )
-        text += (
-            "; the rest is computing, which was slower beside the loading." if over.median > 2 * wait.median else "."
-        )
+        rest = "computing" if augmenting is None else "augmenting and computing"
+        text += f"; the rest is {rest}, which was slower beside the loading." if over.median > 2 * wait.median else "."
+    if augmenting is not None:
+        text += f" Augmentation took {significant(augmenting.median, 2)} % of the epoch, which no format changes."
     if record.spec.workers and record.device == "cpu":
         text += " The workers share the CPU with the training, so part of their cost is inside the computing time."
     if record.cache.asked != "as-is":

@@ -277,6 +277,7 @@ def test_a_run_tells_what_it_cost_and_checks_what_was_delivered_as_ever(bench, t
     assert record.data.checked_samples == 300
     shown = bench("show", str(next((tmp_path / "results").glob("*.json")))).stdout
     assert "changing samples at random" in shown
+    assert "% of the epoch, which no format changes." in shown
 
 
 # ---------------------------------------------------------------- what is refused
