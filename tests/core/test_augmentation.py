@@ -17,12 +17,17 @@ from typer.testing import CliRunner
 from bench import loading, registry
 from bench.augmentation import AUGMENTATIONS, AugmentationError, Augmenter
 from bench.cli import app
+from bench.comparability import differences
 from bench.contracts.errors import BenchError
 from bench.contracts.source import SilentProgress
+from bench.facets import FACETS
+from bench.flat import flatten
 from bench.measure import clock as clocks
 from bench.measure.clock import CudaClock, HostClock
 from bench.prepare import prepare
-from bench.record import RunRecord
+from bench.record import RunRecord, read_record
+from bench.report.reruns import work_flags
+from bench.report.tables import work_text
 from bench.spec import RunSpec, StoreSpec, make_spec
 from bench.training import Trainer
 
@@ -332,3 +337,16 @@ def test_a_matrix_takes_each_choice_as_one_value() -> None:
     assert result.exit_code == 0, result.output
     assert "hdf5[library] flip+crop" in result.output
     assert "3 cells" in result.output
+
+
+def test_everywhere_it_is_written_as_it_is_asked_for() -> None:
+    plain = read_record(Path(__file__).parent / "records" / "version-2.json")
+    spec = RunSpec.model_validate({**plain.spec.model_dump(), "augment": "crop+flip"})
+    changed = plain.model_copy(update={"spec": spec})
+    assert [FACETS["augment"].of(record) for record in (plain, changed)] == ["none", "flip+crop"]
+    assert "augment (none or flip+crop)" in [str(found) for found in differences([plain, changed])]
+    flags = work_flags(spec)
+    assert flags[flags.index("--augment") + 1] == "flip+crop"
+    assert "--augment" not in work_flags(plain.spec)
+    assert {row.get("spec_augment") for row in flatten([("a", plain), ("b", changed)]).rows} == {None, "flip+crop"}
+    assert work_text(changed).endswith("augmented by flip+crop")
