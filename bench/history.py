@@ -82,29 +82,39 @@ class Trend:
         """Whether there are so many points that a step could be shown."""
         return len(self.points) >= 2 * SEGMENT
 
+    @property
+    def spans(self) -> bool:
+        """Whether the points are of several days, revisions or versions, and not just of one time."""
+        first = self.points[0]
+        known = (first.at[:10], first.revision, first.versions)
+        return any((point.at[:10], point.revision, point.versions) != known for point in self.points)
+
 
 def series(records: Sequence[RunRecord], metric: str, *, effect: float = EFFECT, seed: int = 0) -> list[Trend]:
     """Return the history of a metric, one for each set of runs that did equal work on equal data and machine.
 
     Versions and revisions may differ: they are what is tracked. Raises HistoryError for an unknown metric.
     """
-    chosen = METRICS.get(metric)
-    if chosen is None:
+    if metric not in METRICS:
         raise HistoryError(f"There is no metric {metric!r}. `bench list metrics` has them all.")
-    ok = sorted((r for r in records if r.status == "ok"), key=lambda record: record.started_at)
-    trends = []
-    for runs in _equal_work(ok):
-        points = _points(runs, chosen)
-        if points:
-            values = [point.value for point in points]
-            steps = tuple(_step(points, index, p, found) for index, p, found in _steps(values, effect, seed))
-            trends.append(Trend(runs[0], chosen, tuple(points), steps))
-    return trends
+    found = [trend_of(runs, METRICS[metric], effect=effect, seed=seed) for runs in equal_work(records)]
+    return [trend for trend in found if trend is not None]
 
 
-def _equal_work(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+def trend_of(runs: Sequence[RunRecord], metric: Metric, *, effect: float = EFFECT, seed: int = 0) -> Trend | None:
+    """Return the history of a metric over runs of equal work, oldest first; None where none of them has a value."""
+    points = _points(runs, metric)
+    if not points:
+        return None
+    values = [point.value for point in points]
+    steps = tuple(_step(points, index, p, found) for index, p, found in _steps(values, effect, seed))
+    return Trend(runs[0], metric, tuple(points), steps)
+
+
+def equal_work(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Return the runs that gave a result in sets that did equal work on equal data and machine, oldest first."""
     by_spec: dict[str, list[RunRecord]] = {}
-    for record in records:
+    for record in sorted((r for r in records if r.status == "ok"), key=lambda record: record.started_at):
         by_spec.setdefault(record.spec_id, []).append(record)
     found: list[list[RunRecord]] = []
     for runs in by_spec.values():

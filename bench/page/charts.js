@@ -39,7 +39,7 @@ Bench.charts = (() => {
   function render(chart) {
     const figure = place(chart);
     const plot = figure.querySelector(".plot");
-    const found = shown.methods.length ? chart.of(palette(), shown.methods, shown.work, shown.view) : null;
+    const found = shown.methods.length || chart.always ? chart.of(palette(), shown.methods, shown.work, shown.view) : null;
     figure.hidden = !found && Boolean(chart.optional);
     plot.style.minHeight = "";
     if (!found) {

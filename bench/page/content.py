@@ -13,6 +13,7 @@ from bench.page.circumstances import environment, failures, warnings
 from bench.page.equality import equality
 from bench.page.labels import all_facets, family_labels, method_labels, work_titles
 from bench.page.methods import POINT_METRICS, accuracies, method, number, time_line
+from bench.page.past import past
 from bench.page.verdict import judge
 from bench.ranking import rank
 from bench.record import RunRecord
@@ -56,6 +57,7 @@ def page_content(records: Sequence[RunRecord], made_at: str, unreadable: Sequenc
         "columns": [key for key in dict.fromkeys(COLUMNS) if key in keys],
         "points": [key for key in POINT_METRICS if key in keys],
         "works": contents,
+        "past": past(records),
         "failures": failures(records),
         "unreadable": list(unreadable),
     }

@@ -21,7 +21,7 @@ def method_labels(groups: Sequence[Group]) -> list[str]:
     firsts = [group.first for group in groups]
     loading = _differing_loading(firsts)
     names = [", ".join([store_label(record, firsts), *_loading_words(record, loading)]) for record in firsts]
-    return _unique(names, [record.spec_id[:6] for record in firsts])
+    return unique(names, [record.spec_id[:6] for record in firsts])
 
 
 def family_labels(groups: Sequence[Group]) -> list[str]:
@@ -96,7 +96,7 @@ def work_titles(works: Sequence[Work]) -> list[str]:
     for work, title in zip(works, short, strict=True):
         same = [other for other, name in zip(works, short, strict=True) if name == title]
         titles.append(title + "".join(f", {words}" for words in _distinction(work, same)))
-    return _unique(titles, [f"no. {number + 1}" for number in range(len(works))])
+    return unique(titles, [f"no. {number + 1}" for number in range(len(works))])
 
 
 def _distinction(work: Work, same: Sequence[Work]) -> list[str]:
@@ -119,7 +119,8 @@ def _short(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-def _unique(names: Sequence[str], marks: Sequence[str]) -> list[str]:
+def unique(names: Sequence[str], marks: Sequence[str]) -> list[str]:
+    """Return the names, with their mark behind those that are there more than once."""
     for_each = [
         name if count == 1 else f"{name} ({mark})"
         for name, mark, count in zip(names, marks, (Counter(names)[name] for name in names), strict=True)

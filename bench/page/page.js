@@ -93,6 +93,7 @@
       sections.warnings(work);
       sections.circumstances(work);
     }
+    Bench.past.draw(view);
     filters(work);
     const metric = byId("metric").value || "epoch_s";
     const methods = Bench.table.draw(work, view, change);
@@ -107,6 +108,7 @@
       ["overview", "All work"],
       ["methods", "Methods"],
       ["charts", "Comparison"],
+      ["past", "Over time"],
       ["cost", "Break-even"],
       ["equality", "Equality"],
       ["warnings", "Warnings"],
@@ -125,7 +127,7 @@
 
   byId("made").textContent =
     `${count(content.runs, "run")}, ${count(content.finished, "result")}, ${count(content.works.length, "kind")} of work. Made ${content.made_at} by bench ${content.bench}.`;
-  for (const name of ["work", "backend", "workers", "metric", "against", "theme"])
+  for (const name of ["work", "backend", "workers", "metric", "against", "theme", "series", "over"])
     byId(name).onchange = (event) => change({ [name]: event.target.value });
   byId("filter").oninput = (event) => change({ filter: event.target.value });
   byId("close").onchange = (event) => change({ close: event.target.checked ? "1" : "" });
@@ -148,7 +150,7 @@
   addEventListener("afterprint", () => draw(false));
 
   if (!content.works.length) {
-    ["chooser", "overview", "methods", "charts", "cost", "equality", "warnings", "environment"].forEach((id) => {
+    ["chooser", "overview", "methods", "charts", "past", "cost", "equality", "warnings", "environment"].forEach((id) => {
       byId(id).hidden = true;
     });
     byId("sure").textContent = sections.SURE["no choice"];

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.history import EFFECT, SEGMENT, Point, Step, Trend
 from bench.metrics import significant
+from bench.record import RunRecord
 from bench.report.tables import Table, cache_text, data_label, machine_text, options_text, run_label, work_text
 
 SAME_AS_LOOP = 0.05
@@ -16,11 +17,11 @@ SAME_AS_LOOP = 0.05
 
 def history_table(trend: Trend) -> Table:
     """Return one row per point, oldest first, with what changed and any step that begins there."""
-    metric, record = trend.metric, trend.record
+    metric = trend.metric
     steps = {step.index: step for step in trend.steps}
     rows = []
     for number, point in enumerate(trend.points):
-        changed = _changed(trend.points[number - 1], point) if number else ""
+        changed = changed_versions(trend.points[number - 1], point) if number else ""
         rows.append(
             [
                 point.at[:16].replace("T", " "),
@@ -32,10 +33,15 @@ def history_table(trend: Trend) -> Table:
                 _step_text(steps[number]) if number in steps else "",
             ]
         )
-    name = " ".join(part for part in (run_label(record), options_text(record)) if part)
-    title = f"{metric.label}, {metric.unit}: {name} on {data_label(record)}"
+    title = f"{metric.label}, {metric.unit}: {series_name(trend.record)}"
     columns = ["when", "revision", "changed versions", "runs", metric.key, "fixed loop, ms", "step"]
     return Table(title, columns, rows, _notes(trend), text_columns=3)
+
+
+def series_name(record: RunRecord) -> str:
+    """Return what a series is of: backend, reader, options and data."""
+    name = " ".join(part for part in (run_label(record), options_text(record)) if part)
+    return f"{name} on {data_label(record)}"
 
 
 def history_data(trends: Sequence[Trend]) -> list[dict[str, Any]]:
@@ -76,7 +82,8 @@ def _step_text(step: Step) -> str:
     return f"{step.ratio:.3f} times (p = {significant(step.p, 2)})"
 
 
-def _changed(one: Point, other: Point) -> str:
+def changed_versions(one: Point, other: Point) -> str:
+    """Return the versions at the later of two points that are others than before; those of one alone are left out."""
     names = [n for n in other.versions if n in one.versions and one.versions[n] != other.versions[n]]
     return ", ".join(f"{name} {other.versions[name]}" for name in names)
 

@@ -81,3 +81,10 @@ def with_losses(record: RunRecord, *epochs: list[float], deterministic: bool = T
     made = [template.model_copy(update={"epoch": n, "batch_loss": losses}) for n, losses in enumerate(epochs)]
     spec = record.spec.model_copy(update={"deterministic": deterministic})
     return record.model_copy(update={"epochs": made, "spec": spec, "spec_id": spec.spec_id})
+
+
+def draw_all(page) -> dict[str, str]:
+    """Draw all charts of a page in a browser; return what became of each."""
+    page.evaluate("Bench.charts.all()")
+    states = "Object.fromEntries([...document.querySelectorAll('figure')].map((f) => [f.id, f.dataset.state]))"
+    return page.evaluate(states)

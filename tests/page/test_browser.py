@@ -1,65 +1,15 @@
 """The page in a browser: it draws, sorts, filters, changes its theme, and shows text from records as text."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from page_records import BLOCKS, NOISE, TEMPLATE, campaign, run, with_losses
+from page_records import BLOCKS, NOISE, TEMPLATE, campaign, draw_all, run, with_losses
 
-from bench.page import document
-from bench.page.content import page_content
-from bench.record import ErrorInfo, RunRecord, WarningInfo
+from bench.record import ErrorInfo, WarningInfo
 
-CHROMIUM = Path("/usr/bin/chromium")
-DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1><b>bold</b>&amp;"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Chromium; its absence skips a test, or fails it where that is asked for."""
-    missing = None if CHROMIUM.exists() else f"there is no {CHROMIUM}"
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        missing = str(error)
-    if missing is not None:
-        if os.environ.get("BENCH_REQUIRE_TOOLS"):
-            pytest.fail(f"a browser is required here, but {missing}")
-        pytest.skip(f"needs a browser: {missing}")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def show(browser, tmp_path: Path) -> Iterator:
-    """Open a page of records; any error in its console, and any attempt to load something, fails the test."""
-    troubles: list[str] = []
-    pages = []
-
-    def opened(records: list[RunRecord], fragment: str = "", size: dict = DESKTOP, scheme: str = "light"):
-        path = tmp_path / "report.html"
-        path.write_text(document.html(page_content(records, "now")))
-        page = browser.new_page(viewport=size, color_scheme=scheme)
-        pages.append(page)
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda request: troubles.extend([request.url] if "report.html" not in request.url else []))
-        page.goto(f"{path.as_uri()}{fragment}")
-        # Not wait_for_function: it evaluates text, which the page forbids.
-        page.wait_for_selector("html[data-charts=ready]", state="attached")
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-    # What a chart makes of itself (data:, blob:) is not loaded from anywhere.
-    assert [trouble for trouble in troubles if not trouble.startswith(("data:", "blob:"))] == []
 
 
 def labels(page) -> list[str]:
@@ -68,12 +18,6 @@ def labels(page) -> list[str]:
 
 def view(page) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(page.url).fragment).items()}
-
-
-def draw_all(page) -> dict[str, str]:
-    page.evaluate("Bench.charts.all()")
-    states = "Object.fromEntries([...document.querySelectorAll('figure')].map((f) => [f.id, f.dataset.state]))"
-    return page.evaluate(states)
 
 
 THREE = campaign(zarr=2.0, hdf5=1.5, memmap=1.2)
