@@ -5,6 +5,7 @@ It reports through a pipe, hears nothing of a Ctrl-C, and does not outlive its p
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import faulthandler
 import multiprocessing
@@ -165,9 +166,28 @@ def _begin(target: Callable[..., None], pipe: Connection, stderr: str | None, ar
         os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
         os.close(descriptor)
         faulthandler.enable(all_threads=False)
+    done = not_taken_apart()
     link = Link(pipe)
     target(link, *args)
     link.tell("end")
+    done()
+
+
+def not_taken_apart() -> Callable[[], None]:
+    """Have this process, once it has called what is returned, end without taking the interpreter apart.
+
+    With torch that takes a second, for which somebody waits. What libraries have registered to tidy up still runs, if
+    this was called before they were imported.
+    """
+    done: list[bool] = []
+
+    def leave() -> None:
+        if done:
+            sys.stderr.flush()
+            os._exit(0)
+
+    atexit.register(leave)
+    return lambda: done.append(True)
 
 
 def failure_of(error: Exception, ours: type[Exception]) -> Failure:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.child import Failure, failure_of
+from bench.child import Failure, failure_of, not_taken_apart
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import Reader
 from bench.loading.batches import (
@@ -172,6 +172,7 @@ class _Worker:
 
 def _work(pid: int, reader: Reader, ring: SharedRing, pipe: Connection) -> None:
     begin_worker(pid)
+    done = not_taken_apart()
     # Several workers share the cores; and after a fork, the threads of the parent's pool do not exist here.
     torch.set_num_threads(1)
     pipe.send_bytes(b"")
@@ -183,6 +184,7 @@ def _work(pid: int, reader: Reader, ring: SharedRing, pipe: Connection) -> None:
             continue
         slot, count = ring.slots[place], stop - start
         pipe.send_bytes(begun or _outcome(reader.read_into, ring.order[start:stop], slot.x[:count], slot.y[:count]))
+    done()
 
 
 def _outcome(read: Callable[..., None], *arguments: Any) -> bytes:

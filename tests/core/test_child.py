@@ -107,6 +107,29 @@ def print_many(link) -> None:
         sys.stderr.write(f"line {number}\n")
 
 
+def leave_much_behind(link, folder: Path) -> None:
+    import atexit
+
+    class Slow:
+        """What an interpreter takes apart at its very end, as torch's modules are."""
+
+        def __del__(self) -> None:
+            (folder / "taken apart").touch()
+
+    sys.modules["slow"] = Slow()
+    atexit.register((folder / "tidied up").touch)
+    sys.stderr.write("said last")
+
+
+def test_a_process_tidies_up_and_is_not_taken_apart(tmp_path: Path) -> None:
+    with Child(leave_much_behind, tmp_path, keep_stderr=True) as child:
+        assert list(filter(None, child.messages())) == []
+        child._process.join()
+        assert child.last_lines() == ["said last"]
+        assert child._process.exitcode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["tidied up"]
+
+
 def test_a_death_before_the_answer_is_a_death() -> None:
     with Child(speak) as child:
         messages = child.messages()
