@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported, here and in what tests start: several of its processes share few cores, where threads that
+# spin while they wait for each other make an epoch take up to a hundred times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 PLUGINS = Path(__file__).parent / "plugins"
 # Before anything asks for entry points: the toy plug-ins are found as an outsider's package would be.
 sys.path.insert(0, str(PLUGINS))

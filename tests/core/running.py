@@ -11,7 +11,10 @@ from pathlib import Path
 
 import psutil
 
-RUN = ("run", "--dataset", "toys", "--source", "synthetic", "--data-dir", "data", "--batch-size", "32")
+RUN = ("run", "--dataset", "toys", "--source", "synthetic", "--batch-size", "32")
+"""A run from a store that the first test to need it builds; with OWN, from one that is built for this test."""
+
+OWN = ("--data-dir", "data")
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import RUN, leftovers, start
+from running import OWN, RUN, leftovers, start
+from typer.testing import CliRunner
 
 from bench import cli
 from bench.record import RunRecord
@@ -25,7 +26,7 @@ def one_line_error(result: subprocess.CompletedProcess[str], *texts: str) -> Non
 
 
 def test_run_prints_a_result_and_writes_its_record(bench, tmp_path: Path) -> None:
-    result = bench(*RUN, "--backend", "toy", "--epochs", "3")
+    result = bench(*RUN, *OWN, "--backend", "toy", "--epochs", "3")
     assert result.returncode == 0, result.stderr
     for text in (
         "toy on toys (synthetic)",
@@ -86,11 +87,10 @@ def test_waiting_for_a_slow_store_is_reported_as_waiting(bench) -> None:
     assert "no-repeats" in {warning.kind for warning in record.warnings}
 
 
-@pytest.mark.parametrize("shuffle", [("full",), ("block", "--block-samples", "40", "--buffer-blocks", "3")], ids=str)
-def test_the_same_seed_gives_the_same_losses_across_backends_and_runs(bench, shuffle: tuple[str, ...]) -> None:
+def test_the_same_seed_gives_the_same_losses_across_backends_and_runs(bench) -> None:
     found = []
     for backend in ("toy", "memmap"):
-        order = ("--shuffle", *shuffle)
+        order = ("--shuffle", "block", "--block-samples", "40", "--buffer-blocks", "3")
         result = bench(*RUN, *order, "--backend", backend, "--deterministic", "--json", "--epochs", "2")
         found.append([epoch.batch_loss for epoch in RunRecord.model_validate_json(result.stdout).epochs])
     assert found[0] == found[1]
@@ -122,7 +122,7 @@ def test_mistakes_are_one_line_exit_1_and_leave_nothing(bench, tmp_path: Path, a
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("needs a machine without CUDA")
     (tmp_path / "data-file").touch()
-    result = bench(*RUN, *arguments)
+    result = bench(*RUN, *OWN, *arguments)
     one_line_error(result, *texts)
     assert leftovers(tmp_path) == []
     assert not list(tmp_path.glob("results/*"))
@@ -218,7 +218,7 @@ def test_prepare_verify_damage_repair_clean(bench, tmp_path: Path) -> None:
     position = content.index(sample) + 9
     file.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
     one_line_error(bench("verify", *common), "sample 44")
-    one_line_error(bench(*RUN, "--backend", "hdf5"), "sample 44", "--yes")
+    one_line_error(bench(*RUN, *OWN, "--backend", "hdf5"), "sample 44", "--yes")
     assert bench("prepare", *common, "--yes").returncode == 0
     assert bench("verify", *common).returncode == 0
     dry = bench("clean", "--data-dir", "data", "--dry-run")
@@ -314,7 +314,7 @@ def test_help_of_every_command_has_an_example(bench) -> None:
     assert "bench run --backend zarr --dataset cifar10" in bench("--help").stdout
     for command in cli.app.registered_commands:
         name = command.name or command.callback.__name__
-        assert f"Example:  bench {name}" in bench(name, "--help").stdout
+        assert f"Example:  bench {name}" in CliRunner().invoke(cli.app, [name, "--help"]).stdout
 
 
 def test_python_m_bench_is_the_same_command(bench_environment, tmp_path: Path) -> None:

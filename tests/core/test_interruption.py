@@ -9,13 +9,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import RUN, assert_ended, leftovers, start, wait_until
+from running import OWN, RUN, assert_ended, leftovers, start, wait_until
 
 from bench.record import RunRecord
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
-@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "parent only"])
+@pytest.mark.parametrize(
+    ("whole_group", "start_method"), [(True, "fork"), (False, "spawn")], ids=["terminal", "parent only"]
+)
 def test_ctrl_c_ends_everything_and_marks_the_record(
     bench_environment, tmp_path: Path, whole_group: bool, start_method: str
 ) -> None:
@@ -67,7 +68,7 @@ def test_ctrl_c_is_never_lost_inside_a_library(bench_environment, tmp_path: Path
 
 def test_ctrl_c_while_preparing_leaves_no_store(bench_environment, tmp_path: Path) -> None:
     environment = {**bench_environment, "TOY_WRITE_S": "60"}
-    run = start(environment, tmp_path, *RUN, "--backend", "toy-slow-write")
+    run = start(environment, tmp_path, *RUN, *OWN, "--backend", "toy-slow-write")
     wait_until(lambda: list(tmp_path.rglob("begun")))
     begun = time.monotonic()
     os.kill(run.pid, signal.SIGINT)
@@ -79,8 +80,7 @@ def test_ctrl_c_while_preparing_leaves_no_store(bench_environment, tmp_path: Pat
     assert RunRecord.model_validate_json(path.read_text()).error.phase == "prepare"
 
 
-@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
-@pytest.mark.parametrize("victim", ["bench", "measured process"])
+@pytest.mark.parametrize(("victim", "start_method"), [("bench", "forkserver"), ("measured process", "fork")])
 def test_nothing_outlives_what_was_killed(bench_environment, tmp_path: Path, start_method: str, victim: str) -> None:
     run = start(
         bench_environment,

@@ -18,7 +18,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,9 @@ class Store:
         check_batch(self.truth, indices, batch, lossy=self.backend.capabilities.lossy)
 
 
+_WRITTEN: dict[tuple[type[Backend[Any]], str], Store] = {}
+
+
 def check_batch(
     truth: Truth, indices: Sequence[int], batch: tuple[torch.Tensor, torch.Tensor], *, lossy: bool = False
 ) -> None:
@@ -175,7 +178,11 @@ class BackendConformance:
 
     @pytest.fixture
     def store(self, backend: Backend[Any], tmp_path_factory: pytest.TempPathFactory) -> Store:
-        return Store.write(backend, tmp_path_factory.mktemp("conformance") / "store")
+        """Written once for all tests: what reading must not change, and damage is done to copies of, can be shared."""
+        key = (type(backend), backend.options.model_dump_json())
+        if key not in _WRITTEN:
+            _WRITTEN[key] = Store.write(backend, tmp_path_factory.mktemp("conformance") / "store")
+        return replace(_WRITTEN[key], backend=backend)
 
     # Delivering
 

@@ -167,6 +167,7 @@ class TruthReadOptions(Options):
     log: str = Field("", description="folder for the plug-in's own account")
     ms: float = Field(0.0, ge=0, description="how long, in ms")
     how: str = Field("", description="which of the things that it can do")
+    only_second: bool = Field(False, description="burn CPU time in the second epoch alone")
 
 
 class TruthBackend(Backend[TruthReadOptions]):
@@ -201,10 +202,23 @@ class SleepingBackend(TruthBackend):
 
 
 class ReadingReader(TruthReader):
-    """Reads by ``pread``, through a mapping (``map``), or half by each (``both``), and burns CPU time."""
+    """Reads by ``pread``, through a mapping (``map``), or half by each (``both``), and burns CPU time.
+
+    All but the second epoch are idle where ``only_second`` says so: then a run is compared with itself.
+    """
+
+    _epochs = 0
+
+    def begin(self, order: Indices) -> None:
+        self._epochs += 1
+
+    @property
+    def burns(self) -> bool:
+        return self._epochs == 2 or not self.options.only_second
 
     def act(self, indices: Indices) -> dict[str, object]:
-        burn(self.options.ms / 1000)
+        if self.burns:
+            burn(self.options.ms / 1000)
         return {}
 
     def read(self, indices: Indices, x: np.ndarray) -> None:
@@ -268,7 +282,8 @@ class ChildReader(ReadingReader):
     def act(self, indices: Indices) -> dict[str, object]:
         if 0 in indices:
             reads = ["dd", f"if={self.root / 'extra.bin'}", "of=/dev/null", "bs=64K"]
-            loop = f"import time\nwhile time.process_time() < {self.options.ms / 1e3}: pass"
+            cpu_s = self.options.ms / 1000 if self.burns else 0.05
+            loop = f"import time\nwhile time.process_time() < {cpu_s}: pass"
             burns = [sys.executable, "-S", "-c", loop]
             subprocess.run(burns if self.options.how == "burn" else reads, check=True, stderr=subprocess.DEVNULL)
         return {}

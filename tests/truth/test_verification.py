@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from told import bench, flags, run
-from truth_plugins import BAD, damage
+from told import run
+from truth_plugins import BAD, SIDE, damage
+
+from bench.contracts.source import SilentProgress
+from bench.prepare import prepare, verify
+from bench.spec import StoreSpec, make_spec
+from bench.store import StoreError
 
 COUNT = 160
 """Ten batches, so that the check of delivered batches sees all samples."""
@@ -21,33 +25,26 @@ def names_the_bad_sample(text: str) -> bool:
     return re.search(rf"\bsample ({BAD}|{BAD + 1})\b", text) is not None
 
 
+def spec(**options: str) -> StoreSpec:
+    pairs = [f"{key}={value}" for key, value in options.items()]
+    data = {"dataset": "truth", "dataset_options": {"count": COUNT, "side": SIDE}, "source": "synthetic"}
+    return make_spec(StoreSpec, pairs, backend="truth-wrong-store", **data)
+
+
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_store_is_never_built(bench_environment, tmp_path: Path, wrong: str) -> None:
-    arguments = ("--backend", "truth-wrong-store", *flags(COUNT, wrong=wrong), "--data-dir", "data")
-    ended = bench(bench_environment, tmp_path, "prepare", *arguments)
-    assert ended.returncode == 1
-    assert names_the_bad_sample(ended.stderr.splitlines()[-1]), ended.stderr
+def test_a_wrong_store_is_never_built(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        prepare(spec(wrong=wrong), tmp_path, (), SilentProgress())
+    assert names_the_bad_sample(str(caught.value))
     assert not list(tmp_path.rglob("manifest.json"))
 
 
-@pytest.fixture(scope="module")
-def built(bench_environment, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("built")
-    arguments = ("--backend", "truth-wrong-store", *flags(COUNT), "--data-dir", "data")
-    ended = bench(bench_environment, folder, "prepare", *arguments)
-    assert ended.returncode == 0, ended.stderr
-    return folder / "data"
-
-
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_became_wrong_is_found_by_verifying(bench_environment, tmp_path: Path, built: Path, wrong: str) -> None:
-    shutil.copytree(built, tmp_path / "data")
-    (rows,) = tmp_path.rglob("rows.bin")
-    damage(rows.parent, wrong)
-    arguments = ("--backend", "truth-wrong-store", *flags(COUNT), "--data-dir", "data")
-    ended = bench(bench_environment, tmp_path, "verify", *arguments)
-    assert ended.returncode == 1
-    assert names_the_bad_sample(ended.stderr.splitlines()[-1]), ended.stderr
+def test_what_became_wrong_is_found_by_verifying(tmp_path: Path, wrong: str) -> None:
+    damage(prepare(spec(), tmp_path, (), SilentProgress()).root, wrong)
+    _, found = verify(spec(), tmp_path, (), SilentProgress())
+    assert found.problem is not None
+    assert names_the_bad_sample(found.problem), found.problem
 
 
 @pytest.mark.parametrize("wrong", WRONG)
