@@ -17,12 +17,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import IO, Any
 
 import psutil
+
+from bench.contracts.errors import BenchError
 
 POLL_S = 0.1
 EXIT_S = 5.0
@@ -31,6 +33,10 @@ EXIT_S = 5.0
 LAST_LINES = 20
 LAST_BYTES = 2**20
 """How much of the end of stderr is looked at: the errors that follow a crash can be long."""
+
+
+class StartError(BenchError):
+    """A process that this user cannot start."""
 
 
 class ChildDiedError(Exception):
@@ -76,6 +82,7 @@ class Child:
 
     def __init__(self, target: Callable[..., None], *args: Any, keep_stderr: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
+        _require_startable()
         self._pipe, pipe = context.Pipe()
         self._stderr = tempfile.TemporaryFile() if keep_stderr else None  # noqa: SIM115  # closed by __exit__
         stderr = self._stderr and _path_of(self._stderr)
@@ -151,6 +158,15 @@ class Child:
         killed = code == -signal.SIGKILL
         memory = ", which is what the kernel does when memory runs out" if killed else ""
         return ChildDiedError(f"signal {signal.Signals(-code).name}{memory}", killed=killed)
+
+
+def _require_startable() -> None:
+    python = os.fsdecode(spawn.get_executable())
+    if not os.access(python, os.X_OK):
+        raise StartError(
+            f"bench cannot start its processes: this user may not run {python}. "
+            "Install bench where this user may read and run it."
+        )
 
 
 def _path_of(file: IO[bytes]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from bench.contracts.errors import BenchError
+
+
+def finite(value: float) -> float:
+    """Refuse what is no finite number, for a flag's callback. Raises BadParameter."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number.")
+    return value
+
 
 Backend = Annotated[str, typer.Option(help="Storage backend; see `bench list backends`.", show_default=False)]
 Dataset = Annotated[

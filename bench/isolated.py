@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,10 +101,12 @@ def call(function: Callable[..., T], args: tuple[Any, ...], progress: Progress, 
         ) from death
     finally:
         progress.finish()
-        # Only what this child left: it is dead by now, so nothing is written there any more.
-        for leftover in store.find_leftovers(data_dir):
-            if leftover.name.endswith(f"-{child.pid}"):
-                shutil.rmtree(leftover, ignore_errors=True)
+        # Only what this child left: it is dead by now, so nothing is written there any more; and where this user may
+        # not look, it has not written either.
+        with suppress(OSError):
+            for leftover in store.find_leftovers(data_dir):
+                if leftover.name.endswith(f"-{child.pid}"):
+                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _as_error(failure: Failure) -> Exception:

@@ -22,7 +22,7 @@ from bench.contracts.backend import Backend
 from bench.contracts.errors import BenchError
 from bench.contracts.source import DataSource, Progress, SampleBlock
 from bench.measure import memory
-from bench.spec import StoreSpec, content_hash
+from bench.spec import DataSpec, StoreSpec, content_hash
 from bench.store import Store, StoreError
 from bench.truth import Truth, read, truth_of
 from bench.verification import Verification, read_back
@@ -72,6 +72,13 @@ def prepare(
             return _build(spec, backend, source, truth, path, progress)
 
 
+def extent(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> tuple[int, int]:
+    """Return the number of samples and the bytes of one; fetches the raw data where that is needed."""
+    with disk_errors(data_dir):
+        schema = _prepared(spec, data_dir, search, progress).schema(spec.split)
+    return min(schema.count, spec.limit or schema.count), schema.sample_bytes
+
+
 def verify(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> tuple[Store, Verification]:
     """Read a whole store and compare it with its source. Raises StoreError when there is none."""
     with disk_errors(data_dir):
@@ -92,7 +99,7 @@ def verify(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: 
         return found, read_back(backend, found.root, truth.schema, expected, originals, progress)
 
 
-def _prepared(spec: StoreSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> DataSource:
+def _prepared(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> DataSource:
     source = spec.open_source(search)
     source.prepare(data_dir, progress)
     return source

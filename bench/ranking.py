@@ -25,13 +25,15 @@ class Ranking:
     """The groups that have a metric, best first.
 
     ``contrasts`` are those of the others with the best, by group, where they ran in the same blocks. ``shown`` is
-    whether the best was shown to be better than every other; ``reason`` says why not.
+    whether the best was shown to be better than every other; ``reason`` says why not. ``warnings`` are those of the
+    comparison: of its runs, or of a control that differs from itself.
     """
 
     groups: tuple[Group, ...]
     shown: bool
     reason: str | None = None
     contrasts: dict[Group, Contrast] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def best(self) -> Group | None:
@@ -57,26 +59,26 @@ def rank(work: Work, metric: str) -> Ranking:
         shown = found[0][0] != found[1][0]
         return Ranking(groups, shown, None if shown else "another one has the same value")
     try:
-        contrasts = _contrasts(groups, metric)
+        contrasts, warnings = _contrasts(groups, metric)
     except BenchError as error:
         return Ranking(groups, shown=False, reason=str(error))
     unproved = [group for group in groups[1:] if group not in contrasts or contrasts[group].verdict == NO_DIFFERENCE]
     if not unproved:
-        return Ranking(groups, shown=True, contrasts=contrasts)
+        return Ranking(groups, shown=True, contrasts=contrasts, warnings=warnings)
     contrast = contrasts.get(unproved[0])
     reason = "not all of them ran in the same blocks" if contrast is None else contrast.reason or NO_DIFFERENCE
-    return Ranking(groups, shown=False, reason=reason, contrasts=contrasts)
+    return Ranking(groups, shown=False, reason=reason, contrasts=contrasts, warnings=warnings)
 
 
-def _contrasts(groups: Sequence[Group], metric: str) -> dict[Group, Contrast]:
-    """Return the contrast of each other group with the first. Raises BenchError where there can be none."""
+def _contrasts(groups: Sequence[Group], metric: str) -> tuple[dict[Group, Contrast], tuple[str, ...]]:
+    """Return the contrast of each other group with the first, and warnings. Raises BenchError where there are none."""
     comparable_metric(metric)
     runs = _common_campaign(groups)
     names = {group: _cell(records[0]) for group, records in runs.items()}
     flat = [record for records in runs.values() for record in records]
     compared = compare(flat, metric, names[groups[0]], own=LOADING_FIELDS)
     by_name = {contrast.cell: contrast for contrast in compared.contrasts}
-    return {group: by_name[name] for group, name in names.items() if name in by_name}
+    return {group: by_name[name] for group, name in names.items() if name in by_name}, compared.warnings
 
 
 def _common_campaign(groups: Sequence[Group]) -> dict[Group, list[RunRecord]]:

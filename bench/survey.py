@@ -16,13 +16,11 @@ from bench.advice import PILOT
 from bench.attempt import Attempt
 from bench.campaign import Slot
 from bench.contracts.errors import BenchError
-from bench.contracts.source import Progress
 from bench.metrics import METRICS
-from bench.prepare import disk_errors
 from bench.record import RunRecord
 from bench.series import Series
 from bench.shortlist import Pilot, Plan, plan
-from bench.spec import DataSpec, RunSpec
+from bench.spec import RunSpec
 from bench.stats import blocks_needed
 from bench.store import Store
 from bench.time_limit import Limited
@@ -64,15 +62,6 @@ class Surveyed:
     dropped: dict[str, str] = field(default_factory=dict)
     elapsed_s: float = 0.0
     interrupted: bool = False
-
-
-def count_samples(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> int:
-    """Return the number of samples; fetches the raw data where that is needed."""
-    with disk_errors(data_dir):
-        source = spec.open_source(search)
-        source.prepare(data_dir, progress)
-        count = source.schema(spec.split).count
-    return min(count, spec.limit or count)
 
 
 class Survey:

@@ -18,7 +18,8 @@ CODE = [path for folder in ("bench", "loaders", "datasets") for path in sorted((
 
 # From the bottom to the top; a module imports only from rows below its own. Names are prefixes.
 LAYERS = [
-    ["bench.contracts", "bench.child"],
+    ["bench.contracts"],
+    ["bench.child"],
     [
         "bench.registry",
         "bench.learned",

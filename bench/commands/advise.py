@@ -237,15 +237,16 @@ def _measure(
     from bench import console, isolated
     from bench import results as folder
     from bench.advice import AIMS
+    from bench.prepare import extent
     from bench.series import Series, new_identity
-    from bench.survey import Survey, count_samples
+    from bench.survey import Survey
 
     where = places(data_dir)
     for spec in cells.values():
         spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     folder.require_writable(results)
     first = next(iter(cells.values()))
-    total = isolated.call(count_samples, (first, where.data_dir, where.search), console.make_progress())
+    total, _ = isolated.call(extent, (first, where.data_dir, where.search), console.make_progress())
     told: set[str] = set()
     identity = f"{new_identity(first.dataset_label)}-advise"
     series = Series(identity, order_seed, 1, where, results, lambda: console.QuietProgress(told))

@@ -13,7 +13,7 @@ from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.commands.places import places
 from bench.commands.work import work_flags
 from bench.contracts.errors import BenchError
-from bench.flags import DataDir, Results, dataset_flags
+from bench.flags import DataDir, Results, dataset_flags, finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,10 @@ def regress(
     ] = None,
     order_seed: Annotated[int, typer.Option(help="Seed of the order of runs.")] = 0,
     effect: Annotated[
-        float, typer.Option(metavar="PERCENT", help="The least slow-down that counts as a regression.", min=0)
+        float,
+        typer.Option(
+            metavar="PERCENT", help="The least slow-down that counts as a regression.", min=0, callback=finite
+        ),
     ] = 5.0,
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a summary in Markdown, as for a pull request.")

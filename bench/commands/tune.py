@@ -22,7 +22,7 @@ from bench.flags import Backend, DataDir, Dataset, Options, Results, dataset_fla
 from bench.tuning import Configuration, Search, TuneError
 
 if TYPE_CHECKING:
-    from bench.spec import DataSpec, RunSpec
+    from bench.spec import RunSpec
 
     Cell = Callable[[Configuration, int], tuple[RunSpec, Attempt]]
 
@@ -61,6 +61,7 @@ def tune(
     from bench import console, isolated, registry
     from bench import results as records
     from bench.laboratory import RunLaboratory
+    from bench.prepare import extent
     from bench.report import render, tuned
     from bench.search_space import Space
     from bench.spec import RunSpec, make_spec, validated_options
@@ -82,7 +83,7 @@ def tune(
 
     if space().draw(random.Random(0)) is None:  # noqa: S311  # no secret
         raise TuneError(f"There is nothing to tune: flags fix all that {backend} could be set to. Leave some out.")
-    count, sample_bytes = isolated.call(_size, (given, where.data_dir, where.search), console.make_progress())
+    count, sample_bytes = isolated.call(extent, (given, where.data_dir, where.search), console.make_progress())
 
     def cell(configuration: Configuration, samples: int) -> tuple[RunSpec, Attempt]:
         changed = {name: getattr(configuration, name) for name in _LOADING}
@@ -110,17 +111,6 @@ def tune(
     console.say(f"Records of tuning {identity}: {results}")
     if found.interrupted:
         raise RunFailedError("Interrupted; what is known so far stands above.", INTERRUPTED, None)
-
-
-def _size(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress: Any) -> tuple[int, int]:
-    """Return the number of samples and the bytes of one; fetches the raw data where that is needed."""
-    from bench.prepare import disk_errors
-
-    with disk_errors(data_dir):
-        source = spec.open_source(search)
-        source.prepare(data_dir, progress)
-        schema = source.schema(spec.split)
-    return min(schema.count, spec.limit or schema.count), schema.sample_bytes
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

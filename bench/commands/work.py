@@ -14,7 +14,7 @@ import typer
 from bench.attempt import Attempt
 from bench.commands.places import command_line
 from bench.contracts.errors import BenchError
-from bench.flags import Limit, Source, SplitName, Yes, taking
+from bench.flags import Limit, Source, SplitName, Yes, finite, taking
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -107,7 +107,10 @@ class AttemptFlags:
         ),
     ] = True
     timeout: Annotated[
-        float, typer.Option(metavar="S", help="End a run that has shown no sign of life for S seconds.", min=1)
+        float,
+        typer.Option(
+            metavar="S", help="End a run that has shown no sign of life for S seconds.", min=1, callback=finite
+        ),
     ] = 600.0
     yes: Yes = False
 

@@ -11,12 +11,13 @@ from bench.groups import Work, equal_runs, finished, same_work
 from bench.metrics import METRICS
 from bench.page.circumstances import environment, failures, warnings
 from bench.page.equality import equality
-from bench.page.labels import all_facets, family_labels, method_labels, work_titles
+from bench.page.labels import all_facets, work_titles
 from bench.page.methods import POINT_METRICS, accuracies, method, number, time_line
 from bench.page.past import past
 from bench.page.verdict import judge
 from bench.ranking import rank
 from bench.record import RunRecord
+from bench.report.labels import Methods
 from bench.report.tables import COMPARED_METRICS, sample_text
 from bench.spec import content_hash
 
@@ -71,11 +72,13 @@ def _work(work: Work, without_result: Counter[str], lines: int) -> dict[str, Any
     ranking = rank(work, "epoch_s")
     places = {group: place for place, group in enumerate(ranking.groups)}
     ordered = Work(tuple(sorted(work.groups, key=lambda group: places.get(group, len(places)))))
-    labels = method_labels(ordered.groups)
+    firsts = [group.first for group in ordered.groups]
+    names = Methods(ordered.records, spoken=True)
+    labels = names.unique(firsts)
     verdict = judge(ordered, labels, ranking)
     equal = equality(ordered, labels)
     methods = []
-    for group, label, family in zip(ordered.groups, labels, family_labels(ordered.groups), strict=True):
+    for group, label, family in zip(ordered.groups, labels, map(names.family, firsts), strict=True):
         failed = without_result[group.first.spec_id]
         methods.append(method(group, label, family, ranking.contrasts.get(group), failed))
     for found, losses, curve in zip(methods, equal.losses, accuracies(ordered.groups), strict=True):

@@ -1,4 +1,4 @@
-"""What to call works and methods on the page: short, and different where they are different."""
+"""What to call works on the page: short, and different where they are different."""
 
 from __future__ import annotations
 
@@ -6,65 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from bench.comparability import LOADING_FIELDS, differences
-from bench.groups import Group, Work
+from bench.groups import Work
 from bench.record import RunRecord
 from bench.report.tables import cache_text, data_label, differing_options
 from bench.spec import NO_MODEL
-from bench.suite import backend_label
 
 LONGEST_VALUE = 40
 """Characters of a value in a title; a shape or a processor's name may be longer."""
-
-
-def method_labels(groups: Sequence[Group]) -> list[str]:
-    """Return a name for each group of one work: backend, reader, and in what else its groups differ."""
-    firsts = [group.first for group in groups]
-    loading = _differing_loading(firsts)
-    names = [", ".join([store_label(record, firsts), *_loading_words(record, loading)]) for record in firsts]
-    return unique(names, [record.spec_id[:6] for record in firsts])
-
-
-def family_labels(groups: Sequence[Group]) -> list[str]:
-    """Return the names without the number of workers: groups of one family differ in that alone."""
-    firsts = [group.first for group in groups]
-    loading = _differing_loading(firsts) - {"workers"}
-    return [", ".join([store_label(record, firsts), *_loading_words(record, loading)]) for record in firsts]
-
-
-def store_label(record: RunRecord, others: Sequence[RunRecord]) -> str:
-    """Return the backend with its reader and the options in which ``others`` of the same backend differ."""
-    options = _options(record)
-    siblings = [_options(other) for other in others if other.spec.backend == record.spec.backend]
-    words = [f"{key}={value}" for key, value in options.items() if any(other.get(key) != value for other in siblings)]
-    return backend_label(record.spec, words)
-
-
-def _options(record: RunRecord) -> dict[str, object]:
-    return record.spec.options if record.store is None else record.store.options
-
-
-def _differing_loading(records: Sequence[RunRecord]) -> set[str]:
-    fields = [name for name in LOADING_FIELDS if name not in {"backend", "options"}]
-    with_workers = [record for record in records if record.spec.workers]
-    found = set()
-    for name in fields:
-        # How workers are made means nothing where there are none.
-        relevant = records if name == "workers" else with_workers
-        if len({getattr(record.spec, name) for record in relevant}) > 1:
-            found.add(name)
-    return found
-
-
-def _loading_words(record: RunRecord, shown: Collection[str]) -> list[str]:
-    spec, words = record.spec, []
-    if "workers" in shown:
-        words.append("1 worker" if spec.workers == 1 else f"{spec.workers} workers")
-    if spec.workers:
-        words += [f"{spec.worker_kind}es"] if "worker_kind" in shown and spec.worker_kind == "process" else []
-        words += ["threads"] if "worker_kind" in shown and spec.worker_kind == "thread" else []
-        words += [spec.start_method] if "start_method" in shown else []
-        words += [f"prefetch {spec.prefetch}"] if "prefetch" in shown else []
-    return words
 
 
 def facets(work: Work, shown: Collection[str]) -> dict[str, str]:

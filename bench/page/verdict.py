@@ -9,9 +9,9 @@ from typing import Literal
 from bench.comparison import NO_DIFFERENCE, Contrast
 from bench.groups import Group, Work
 from bench.metrics import IMPOSSIBLE_SHARE, METRICS, significant
-from bench.page.labels import store_label
 from bench.page.payback import Cost, least_in_total
 from bench.ranking import EXACT_METRICS, Ranking, rank
+from bench.report.labels import Methods
 from bench.report.tables import cache_text
 from bench.report.verdict import NEGLIGIBLE_SHARE, verdict
 from bench.spec import NO_MODEL
@@ -47,7 +47,7 @@ def judge(work: Work, labels: Sequence[str], ranking: Ranking) -> Verdict:
     best = ranking.best
     if best is None:
         return Verdict("No run completed an epoch", "no choice", (), (), (), None, ())
-    doubts = tuple(_doubts(work))
+    doubts = (*ranking.warnings, *_doubts(work))
     close = ranking.no_worse()
     places = tuple(numbers[group] for group in close)
     why: tuple[str, ...]
@@ -169,8 +169,8 @@ def _also(close: Sequence[Group], names: dict[Group, str]) -> list[str]:
     """Return in what the methods that were not shown to be slower differ otherwise."""
     found = []
     if len(close) > 1:
-        firsts = [group.first for group in names]
-        stores = {group: store_label(group.first, firsts) for group in names}
+        methods = Methods([record for group in names for record in group.records], spoken=True)
+        stores = {group: methods.store(group.first) for group in names}
         found.append(f"Not told apart in speed: {_named(close, names)}. Among them:")
         found.append(_least(close, "store_mb", "Disk", stores))
         found.append(_least(close, "peak_pss_mb", "RAM at its peak", names))

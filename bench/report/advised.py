@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.advice import Advice
-from bench.comparability import LOADING_FIELDS
 from bench.comparison import NO_DIFFERENCE
 from bench.criteria import Step
 from bench.groups import Group, Work
 from bench.metrics import METRICS, significant
+from bench.report.labels import Methods
 from bench.report.reruns import backend_text
 from bench.report.tables import Table, cache_text, data_label, machine_text, sample_text, work_text
 from bench.report.what_if import break_even_text, what_if
@@ -25,40 +25,8 @@ _REMOTE = ("storage_read_mb", "read_calls")
 
 def labels(work: Work) -> dict[Group, str]:
     """Return a name for each group of a work: the backend, its reader, and what else tells them apart."""
-    options = {group: _options(group) for group in work.groups}
-    loading = {group: _loading(group) for group in work.groups}
-    named: dict[Group, str] = {}
-    for group in work.groups:
-        spec = group.first.spec
-        reader = options[group].get("reader")
-        kin = [options[other] for other in work.groups if other.first.spec.backend == spec.backend]
-        words = [f"{spec.backend}[{reader}]" if reader else spec.backend]
-        words += [
-            f"{key}={value}"
-            for key, value in options[group].items()
-            if key != "reader" and value is not None and any(other.get(key) != value for other in kin)
-        ]
-        words += [
-            f"{key.replace('_', '-')}={value}"
-            for key, value in loading[group].items()
-            if any(other.get(key, value) != value for other in loading.values())
-        ]
-        name = " ".join(words)
-        taken = sum(other == name or other.startswith(f"{name} #") for other in named.values())
-        named[group] = f"{name} #{taken + 1}" if taken else name
-    return named
-
-
-def _options(group: Group) -> dict[str, Any]:
-    record = group.first
-    return record.spec.options if record.store is None else record.store.options
-
-
-def _loading(group: Group) -> dict[str, Any]:
-    spec = group.first.spec
-    # Without workers the rest has no meaning.
-    names = [name for name in LOADING_FIELDS if name not in {"backend", "options"}] if spec.workers else ["workers"]
-    return {name: getattr(spec, name) for name in names}
+    names = Methods(work.records, spoken=True).unique([group.first for group in work.groups])
+    return dict(zip(work.groups, names, strict=True))
 
 
 def advised_table(advice: Advice) -> Table:

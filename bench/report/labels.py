@@ -20,16 +20,18 @@ class Methods:
     """The methods of some records, and what tells them apart: that alone is shown.
 
     An option is shown where what was asked for differs between records of a backend and, unless ``strict``, so does
-    what was used: ``format=auto`` that became ``png`` is the same as ``format=png``.
+    what was used: ``format=auto`` that became ``png`` is the same as ``format=png``. With ``spoken``, names are
+    fit for sentences and lists: the reader is always named, and no comma is inside.
     """
 
-    def __init__(self, records: Sequence[RunRecord], *, strict: bool = False) -> None:
+    def __init__(self, records: Sequence[RunRecord], *, strict: bool = False, spoken: bool = False) -> None:
         self._strict = strict
+        self._joints = (" with ", " and ") if spoken else (", ", ", ")
         by_backend: dict[str, list[RunRecord]] = {}
         for record in records:
             by_backend.setdefault(record.spec.backend, []).append(record)
         self._options = {name: self._differing(found) for name, found in by_backend.items()}
-        self._all_readers = len({self._reader(record) for record in records}) > 1
+        self._all_readers = spoken or len({self._reader(record) for record in records}) > 1
         self._workers = [name for name in _WORKERS if len({getattr(r.spec, name) for r in records}) > 1]
         self._records = records
 
@@ -63,6 +65,30 @@ class Methods:
     def label(self, record: RunRecord, without: Iterable[Facet] = ()) -> str:
         """Return the name of a method, such as ``zarr[mapped] chunk=16, 2 process workers``."""
         told = _names(without)
+        return self._joined(record, told)
+
+    def unique(self, records: Sequence[RunRecord]) -> list[str]:
+        """Return the names of methods of which each is there once: what cannot be told apart otherwise is numbered."""
+        names = [self.label(record) for record in records]
+        return [
+            name if names.count(name) == 1 else f"{name} #{names[:place].count(name) + 1}"
+            for place, name in enumerate(names)
+        ]
+
+    def store(self, record: RunRecord) -> str:
+        """Return the name without workers: that of a store and how it is read."""
+        return self._store(record, ())
+
+    def family(self, record: RunRecord) -> str:
+        """Return the name without the number of workers: methods of one family differ in that alone."""
+        return self._joined(record, {"workers"})
+
+    def _joined(self, record: RunRecord, told: Collection[str]) -> str:
+        outer, inner = self._joints
+        parts = [self._store(record, told), inner.join(self._worker_words(record, told))]
+        return outer.join(part for part in parts if part)
+
+    def _store(self, record: RunRecord, told: Collection[str]) -> str:
         spec, differing = record.spec, self._options[record.spec.backend]
         reader = used_options(record).get("reader")
         shown = reader and "reader" not in told and (self._all_readers or "reader" in differing)
@@ -70,9 +96,7 @@ class Methods:
         name += f"[{reader}]" if shown else ""
         names = [n for n in differing if n != "reader" and f"{OPTION}{n}" not in told and "options" not in told]
         options = [f"{n}={self._shown(record, n)}" for n in names]
-        return ", ".join(
-            part for part in (" ".join([name, *options]).strip(), self._worker_words(record, told)) if part
-        )
+        return " ".join([name, *options]).strip()
 
     def _shown(self, record: RunRecord, name: str) -> str:
         if name not in record.spec.options:
@@ -80,7 +104,7 @@ class Methods:
         asked = record.spec.options[name]
         return "default" if asked is None else word(asked)
 
-    def _worker_words(self, record: RunRecord, told: Collection[str]) -> str:
+    def _worker_words(self, record: RunRecord, told: Collection[str]) -> list[str]:
         spec = record.spec
         words = []
         kind = f" {spec.worker_kind}" if spec.workers and "worker_kind" in self._workers else ""
@@ -89,7 +113,7 @@ class Methods:
         elif kind and "worker_kind" not in told:
             words.append(f"{spec.worker_kind} workers")
         others = [name for name in ("start_method", "prefetch") if name in self._workers and name not in told]
-        return ", ".join([*words, *(f"{name.replace('_', ' ')} {getattr(spec, name)}" for name in others)])
+        return [*words, *(f"{name.replace('_', ' ')} {getattr(spec, name)}" for name in others)]
 
     def common(self) -> str:
         """Return in a sentence what all methods of a backend have in common, as it was used."""

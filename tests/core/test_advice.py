@@ -11,7 +11,6 @@ from bench.groups import Group, equal_runs, same_work
 from bench.record import RunRecord
 from bench.report import verdict
 from bench.report.advised import advised_table, labels, sentences, to_json
-from bench.spec import content_hash
 from bench.tradeoffs import break_evens, epoch_contrasts
 
 
@@ -213,16 +212,18 @@ def test_one_way_alone_is_no_choice() -> None:
 def test_labels_tell_apart_what_differs_and_nothing_else() -> None:
     records = [run("hdf5", 1.0), run("hdf5", 1.0, workers=2), run("zarr", 1.0)]
     (work,) = same_work(equal_runs(records))
-    assert list(labels(work).values()) == ["hdf5 workers=0", "hdf5 workers=2", "zarr workers=0"]
-    chunked = records[2].model_copy(update={"store": records[2].store.model_copy(update={"options": {"chunk": 4}})})
-    chunked = chunked.model_copy(update={"spec_id": content_hash("other")})
+    assert list(labels(work).values()) == ["hdf5 with no workers", "hdf5 with 2 workers", "zarr with no workers"]
+    store = records[2].store.model_copy(update={"options": {"chunk": 4}})
+    spec = records[2].spec.model_copy(update={"options": {"chunk": 4}})
+    chunked = records[2].model_copy(update={"store": store, "spec": spec, "spec_id": spec.spec_id})
     (work,) = same_work(equal_runs([*records, chunked]))
-    assert [name for name in labels(work).values() if "zarr" in name] == ["zarr workers=0", "zarr chunk=4 workers=0"]
+    named = [name for name in labels(work).values() if "zarr" in name]
+    assert named == ["zarr chunk=unrecorded with no workers", "zarr chunk=4 with no workers"]
 
 
 def test_workers_that_were_measured_and_those_that_were_not_are_told() -> None:
     found = advice_of([run("hdf5", 1.0), run("hdf5", 3.0, workers=2), run("zarr", 2.0)])
-    assert any(text.startswith("With 2 workers: hdf5 workers=2 comes first") for text in sentences(found))
+    assert any(text.startswith("With 2 workers: hdf5 with 2 workers comes first") for text in sentences(found))
     found = advice_of([run("hdf5", 1.0), run("zarr", 2.0)])
     assert any("With 2 workers: not measured. Measure it: bench compare" in text for text in sentences(found))
 

@@ -74,7 +74,7 @@ def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Laboratory:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "run", found.run)
     monkeypatch.setattr(isolated, "prepare", found.prepare)
-    monkeypatch.setattr(isolated, "call", lambda *arguments: 10_000)
+    monkeypatch.setattr(isolated, "call", lambda *arguments: (10_000, 3072))
     return found
 
 

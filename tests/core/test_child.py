@@ -14,7 +14,7 @@ import pytest
 
 from bench import child, isolated
 from bench.child import Child, ChildDiedError, sigint_held, start_held
-from bench.contracts.source import SilentProgress
+from bench.contracts.source import SilentProgress, SourceError
 from bench.spec import StoreSpec, make_spec
 from bench.store import StoreError
 
@@ -128,6 +128,24 @@ def test_a_process_tidies_up_and_is_not_taken_apart(tmp_path: Path) -> None:
         assert child.last_lines() == ["said last"]
         assert child._process.exitcode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["tidied up"]
+
+
+def test_a_python_that_may_not_be_run_is_told_and_not_a_death(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    foreign = tmp_path / "python"
+    foreign.touch(mode=0o600)
+    monkeypatch.setattr(child.spawn, "get_executable", lambda: str(foreign).encode())
+    with pytest.raises(child.StartError, match=f"this user may not run {foreign}. Install bench where"):
+        Child(speak)
+
+
+def test_what_may_not_be_looked_at_does_not_hide_the_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(data_dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(data_dir))
+
+    monkeypatch.setattr(isolated.store, "find_leftovers", refuse)
+    spec = make_spec(StoreSpec, [], backend="memmap", dataset="cifar10", source=f"local:{tmp_path / 'nowhere'}")
+    with pytest.raises(SourceError, match="nowhere"):
+        isolated.prepare(spec, tmp_path, (), SilentProgress())
 
 
 def test_a_death_before_the_answer_is_a_death() -> None:

@@ -141,3 +141,19 @@ def test_what_is_measured_once_per_store_is_ranked_and_not_claimed() -> None:
     _, found = ranked(campaign({"hdf5": 1.0, "zarr": 2.0}), "prepare_s")
     assert not found.shown
     assert "not measured anew" in found.reason
+
+
+def test_a_control_that_differs_from_itself_is_told_and_another_is_not() -> None:
+    def runs(control: float) -> list[RunRecord]:
+        own = [r for r in campaign({"zarr": 2.0, "hdf5": 1.0}) if not r.campaign.control]
+        return own + [
+            run("zarr", control * r.epochs[0].epoch_s, block=r.campaign.block, control=True) for r in own[::2]
+        ]
+
+    def warnings(control: float) -> tuple[str, ...]:
+        (work,) = same_work(equal_runs(runs(control)))
+        return rank(work, "epoch_s").warnings
+
+    assert warnings(1.0) == ()
+    (text,) = warnings(1.1)
+    assert text.startswith("The control differs from itself: ")

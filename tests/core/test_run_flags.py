@@ -63,6 +63,8 @@ def test_a_memory_limit_holds_or_is_refused_in_one_line(bench) -> None:
         (("--prefetch", "0"), "--prefetch '0': input should be greater than or equal to 1."),
         (("--repeats", "0"), "greater than or equal to 1"),
         (("--timeout", "0"), "greater than or equal to 1"),
+        (("--timeout", "inf"), "inf is no finite number"),
+        (("--timeout", "nan"), "greater than or equal to 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(flags: tuple[str, ...], text: str, tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_a_backend_that_needs_a_gpu_is_unsupported_on_the_cpu(bench) -> None:
 )
 def test_a_record_says_how_the_reader_reads(bench, backend: str, options: tuple[str, ...], facts: set[str]) -> None:
     chosen = [part for option in options for part in ("--option", option)]
-    result = bench(*RUN, "--backend", backend, *chosen, "--epochs", "1", "--json")
+    result = bench(*RUN, "--backend", backend, *chosen, "--model", "none", "--epochs", "1", "--json")
     record = RunRecord.model_validate_json(result.stdout)
     assert set(record.reader) == facts
     assert record.reader.get("decoder", "torchcodec") in {"torchcodec", "Pillow"}

@@ -9,10 +9,10 @@ from page_records import BLOCKS, NOISE, TEMPLATE, campaign, run, with_losses
 from bench.groups import equal_runs, same_work
 from bench.page.content import page_content
 from bench.page.equality import equality
-from bench.page.labels import family_labels, method_labels
 from bench.page.methods import metric_values, parts, time_line, waits
 from bench.page.payback import Cost, least_in_total
 from bench.record import ErrorInfo, Lossy, RunRecord, WarningInfo
+from bench.report.labels import Methods
 
 
 def only_work(records: list[RunRecord]) -> dict:
@@ -105,7 +105,7 @@ def test_least_in_total_by_hand() -> None:
 
 def judged(*records: RunRecord):
     (work,) = same_work(equal_runs(records))
-    return equality(work, method_labels(work.groups))
+    return equality(work, Methods(work.records, spoken=True).unique([group.first for group in work.groups]))
 
 
 def test_equal_losses_are_equal_even_where_they_are_undefined() -> None:
@@ -202,13 +202,14 @@ def test_methods_are_named_by_what_they_differ_in() -> None:
     groups = equal_runs(
         [run("zarr", 0, 1.0, spec=spec) for spec in specs] + [run("memmap", 0, 1.0, spec={"workers": 0})]
     )
-    assert method_labels(groups) == [
-        "zarr[library] chunk=1, 0 workers",
-        "zarr[library] chunk=64, 0 workers",
-        "zarr[library] chunk=64, 2 workers",
-        "memmap[library], 0 workers",
-    ]
-    assert family_labels(groups)[1:3] == ["zarr[library] chunk=64"] * 2
+    (work,) = page_content([group.first for group in groups], "now")["works"]
+    named = {method["label"]: method["family"] for method in work["methods"]}
+    assert named == {
+        "zarr[library] chunk=1 with no workers": "zarr[library] chunk=1",
+        "zarr[library] chunk=64 with no workers": "zarr[library] chunk=64",
+        "zarr[library] chunk=64 with 2 workers": "zarr[library] chunk=64",
+        "memmap[library] with no workers": "memmap[library]",
+    }
 
 
 def test_kinds_of_work_are_told_apart_by_what_they_differ_in() -> None:
@@ -254,3 +255,14 @@ def test_what_is_not_finite_is_no_number_in_the_page() -> None:
     epochs = [epoch.model_copy(update={"loss": math.nan, "batch_loss": [math.inf]}) for epoch in records[0].epochs]
     records[0] = records[0].model_copy(update={"epochs": epochs})
     json.dumps(page_content(records, "now"), allow_nan=False)
+
+
+def test_a_control_that_differs_from_itself_is_a_doubt() -> None:
+    runs = campaign(zarr=2.0, hdf5=1.0)
+    told = "The control differs from itself"
+    assert not any(told in text for text in only_work(runs)["verdict"]["doubts"])
+    changed = []
+    for record in runs:
+        slower = [e.model_copy(update={"epoch_s": 1.2 * e.epoch_s}) for e in record.epochs]
+        changed.append(record.model_copy(update={"epochs": slower}) if record.campaign.control else record)
+    assert any(told in text for text in only_work(changed)["verdict"]["doubts"])
