@@ -23,7 +23,7 @@ def pivot_notes(pivot: Pivot, marks: Marks) -> list[str]:
     firsts = [group.first for group in pivot.groups]
     notes = _synthetic(firsts) + marks.notes() + _reading(pivot) + _best(pivot)
     notes += [*_sheets(pivot), f"The same in all rows: {pivot.arrangement.methods.common()}."]
-    notes += _work(firsts, pivot) + _caches(firsts) + _samples(firsts, pivot)
+    notes += _work(firsts, pivot) + _caches(firsts) + _torn(pivot) + _samples(firsts, pivot)
     notes += [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in firsts)]
     return notes + _doubts(pivot) + _left_out(pivot)
 
@@ -129,6 +129,28 @@ def _epochs(record: RunRecord) -> str:
 def _caches(firsts: list[RunRecord]) -> list[str]:
     states = dict.fromkeys(cache_words(record) for record in firsts)
     return [f"Page cache (asked for: achieved): {'; '.join(states)}."]
+
+
+def _torn(pivot: Pivot) -> list[str]:
+    """Which methods of one comparison stand apart from themselves, as the cache was achieved in some runs only."""
+    runs = [record for group in pivot.groups for record in group.records if record.campaign is not None]
+    achieved: dict[tuple[str, str], Counter[str]] = {}
+    names: dict[tuple[str, str], str] = {}
+    for record in runs:
+        key = (record.campaign.id if record.campaign else "", record.spec_id)
+        achieved.setdefault(key, Counter())[record.cache.achieved or "unknown"] += 1
+        names.setdefault(key, f"{pivot.arrangement.methods.label(record)}, {record.spec.cache}")
+    found = [
+        f"{names[key]}: {', '.join(f'{state} in {n} of {counted.total()} runs' for state, n in counted.items())}"
+        for key, counted in achieved.items()
+        if len(counted) > 1
+    ]
+    if not found:
+        return []
+    return [
+        "MIXED CACHE STATES: of the same comparison, some runs stand apart from others of the same method, because the "
+        f"page cache was achieved in some alone ({'; '.join(found)}). They are not one result, and never averaged."
+    ]
 
 
 def _samples(firsts: list[RunRecord], pivot: Pivot) -> list[str]:

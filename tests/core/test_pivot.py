@@ -3,12 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tabled import campaign, failed, pivot, run
+from tabled import BASE, campaign, failed, pivot, run
 
 from bench.facets import FacetError
 from bench.record import CacheInfo, RunRecord
 from bench.report.marked import HEADING, MarkedTable
 from bench.report.pivot import Pivot
+from bench.report.pivot_notes import pivot_notes
 from bench.report.pivot_tables import Marks, pivot_tables
 from bench.report.ratios import PivotError
 
@@ -263,3 +264,21 @@ def test_every_run_is_in_one_cell_and_runs_of_a_cell_are_equal(chosen: list, axe
     # Nothing is left out of the tables either: each group fills one cell.
     shown = sum(cell != "n/a" for t in pivot_tables(made)[0] for row in t.rows for cell in row[t.text_columns :])
     assert shown == len(made.groups)
+
+
+def test_a_cache_that_was_achieved_in_some_runs_of_a_comparison_only_is_told_and_never_averaged() -> None:
+    records = campaign(memmap=BASE, hdf5=[2 * value for value in BASE], control=None)
+    warm = [r.model_copy(update={"spec": r.spec.model_copy(update={"cache": "warm"})}) for r in records]
+    made = [r.model_copy(update={"spec_id": r.spec.spec_id}) for r in warm]
+    states = ["verified"] * 5 + ["not-achieved"] * 3 + ["verified"] * 8
+    mixed = [
+        r.model_copy(update={"cache": r.cache.model_copy(update={"asked": "warm", "achieved": state})})
+        for r, state in zip(made, states, strict=True)
+    ]
+    found = pivot(mixed)
+    assert sorted(len(group.records) for group in found.groups) == [3, 5, 8]
+    (note,) = [note for note in pivot_notes(found, Marks()) if note.startswith("MIXED CACHE STATES")]
+    assert "memmap, warm: verified in 5 of 8 runs, not-achieved in 3 of 8 runs" in note
+    assert "hdf5" not in note
+    same = [r.model_copy(update={"cache": mixed[0].cache}) for r in mixed]
+    assert not [note for note in pivot_notes(pivot(same), Marks()) if "MIXED" in note]
