@@ -59,6 +59,14 @@ def plain(records: Sequence[RunRecord]) -> str:
     return f"```\n{table}\n\n{meaning(records)}\n```"
 
 
+def print_tables(tables: Sequence[Table]) -> None:
+    """Print tables with a line between them."""
+    for number, table in enumerate(tables):
+        if number:
+            out("")
+        print_table(table)
+
+
 def make_progress() -> RunProgress:
     """Return the display that suits stderr."""
     return TerminalProgress() if sys.stderr.isatty() else PlainProgress()

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from bench import augmentation
+from bench.learned import EvaluationInfo
 from bench.record import EpochInfo, RunRecord
 
 Kind = Literal["bool", "int", "float", "text"]
@@ -22,6 +23,10 @@ Row = dict[str, Value]
 
 _SEPARATE = {"epochs", "environment", "reader", "warnings", "schema_version"}
 """Fields of a record that have columns of their own kind, or one that is made here."""
+
+_VALIDATION = "validation_"
+_SAID_BY_THE_RUN = {"split", "epoch"}
+"""Fields of a validation that its row has already: the epoch, and what was asked for."""
 
 _PYTHON: dict[type, Kind] = {bool: "bool", int: "int", float: "float", str: "text"}
 
@@ -37,6 +42,7 @@ class Flat:
 def flatten(named: Sequence[tuple[str, RunRecord]]) -> Flat:
     """Return one row per epoch of each finished run, and one without epochs for each other run.
 
+    An epoch's row has the validation after it; test, training and fold are the run's.
     ``named`` are records with the names of their runs, which are the first column.
     """
     fixed = _fixed_columns()
@@ -48,7 +54,9 @@ def flatten(named: Sequence[tuple[str, RunRecord]]) -> Flat:
         for key, value in free.items():
             extra.setdefault(key, set()).add(_kind(value))
         epochs = record.epochs if record.status == "ok" else []
-        rows += [{**common, **free, **_of_epoch(epoch)} for epoch in epochs] or [{**common, **free}]
+        validated = {found.epoch: dict(_values(found, _VALIDATION, _SAID_BY_THE_RUN)) for found in record.validation}
+        of_epochs = [{**_of_epoch(epoch), **validated.get(epoch.epoch, {})} for epoch in epochs]
+        rows += [{**common, **free, **own} for own in of_epochs] or [{**common, **free}]
     order = sorted(extra, key=lambda key: (_PREFIXES.index(f"{key.partition('_')[0]}_"), key))
     columns = fixed | {key: _widest(extra[key]) for key in order}
     return Flat(columns, [_cast(row, columns) for row in rows])
@@ -56,7 +64,7 @@ def flatten(named: Sequence[tuple[str, RunRecord]]) -> Flat:
 
 def epoch_columns() -> list[str]:
     """Return the columns whose values are those of an epoch; all others are the run's."""
-    return [*dict(_columns(EpochInfo, "", set())), "batch_count"]
+    return list(_epoch_columns())
 
 
 _PREFIXES = ("option_", "dataset_", "library_", "reader_", "environment_")
@@ -71,7 +79,12 @@ def _fixed_columns() -> dict[str, Kind]:
         "spec_augment": "text",
         "warnings": "text",
     }
-    return first | record | made | dict(_columns(EpochInfo, "", set())) | {"batch_count": "int"}
+    return first | record | made | _epoch_columns()
+
+
+def _epoch_columns() -> dict[str, Kind]:
+    validation = dict(_columns(EvaluationInfo, _VALIDATION, _SAID_BY_THE_RUN))
+    return dict(_columns(EpochInfo, "", set())) | {"batch_count": "int"} | validation
 
 
 def _columns(model: type[BaseModel], prefix: str, left_out: set[str]) -> Iterator[tuple[str, Kind]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.learned import EvaluationInfo
 from bench.record import EpochInfo, RunRecord
 from bench.stats import Summary, needed_count, percentile, summarise
 
@@ -143,6 +144,24 @@ def _of_gpu(field: str, scale: float = 1.0) -> Callable[[RunRecord], Summary | N
     return _one(get)
 
 
+def _of_last_validation(of: Callable[[EvaluationInfo], float]) -> Callable[[RunRecord], Summary | None]:
+    return _one(lambda record: of(record.validation[-1]) if record.validation else None)
+
+
+def _best_accuracy(record: RunRecord) -> float | None:
+    best = record.training.best_epoch if record.training else None
+    return next((100 * found.accuracy for found in record.validation if found.epoch == best), None)
+
+
+def _of_test(of: Callable[[EvaluationInfo], float]) -> Callable[[RunRecord], Summary | None]:
+    return _one(lambda record: of(record.test) if record.test else None)
+
+
+def _evaluate_s(record: RunRecord) -> float | None:
+    found = [*record.validation, *([record.test] if record.test else [])]
+    return sum(one.evaluate_s for one in found) if found else None
+
+
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
@@ -161,6 +180,7 @@ METRICS: dict[str, Metric] = {
         Metric("copy_share", "copying to the device", "% of epoch", "lower", _share(lambda e: e.copy_s)),
         Metric("augment_share", "changing samples at random", "% of epoch", "lower", _epochs(_augment_percent)),
         Metric("compute_share", "computing", "% of epoch", "neither", _share(lambda e: e.compute_s)),
+        Metric("augment_s", "changing samples at random", "s per epoch", "lower", _epochs(lambda e: e.augment_s)),
         Metric("wait_p50_ms", "wait for a batch, median", "ms", "lower", _wait_ms(50)),
         Metric("wait_p90_ms", "wait for a batch, 90th percentile", "ms", "lower", _wait_ms(90)),
         Metric("wait_p99_ms", "wait for a batch, 99th percentile", "ms", "lower", _wait_ms(99)),
@@ -268,18 +288,46 @@ METRICS: dict[str, Metric] = {
             _one(lambda r: r.order.class_mixing if r.order else None),
         ),
         Metric(
-            "accuracy",
-            "training accuracy, last epoch",
-            "%",
-            "higher",
-            _one(lambda r: None if not r.epochs or r.epochs[-1].accuracy is None else 100 * r.epochs[-1].accuracy),
-        ),
-        Metric(
             "loss",
             "training loss, last epoch",
             "nats",
             "lower",
             _one(lambda r: r.epochs[-1].loss if r.epochs else None),
         ),
+        Metric(
+            "accuracy",
+            "training accuracy, last epoch",
+            "%",
+            "higher",
+            _one(lambda r: None if not r.epochs or r.epochs[-1].accuracy is None else 100 * r.epochs[-1].accuracy),
+        ),
+        Metric("val_loss", "validation loss, last epoch", "nats", "lower", _of_last_validation(lambda e: e.loss)),
+        Metric(
+            "val_accuracy",
+            "validation accuracy, last epoch",
+            "%",
+            "higher",
+            _of_last_validation(lambda e: 100 * e.accuracy),
+        ),
+        Metric("val_best_accuracy", "validation accuracy, best epoch", "%", "higher", _one(_best_accuracy)),
+        Metric("test_loss", "test loss", "nats", "lower", _of_test(lambda e: e.loss)),
+        Metric("test_accuracy", "test accuracy", "%", "higher", _of_test(lambda e: 100 * e.accuracy)),
+        Metric(
+            "test_macro_precision", "test precision, macro", "%", "higher", _of_test(lambda e: 100 * e.macro_precision)
+        ),
+        Metric("test_macro_recall", "test recall, macro", "%", "higher", _of_test(lambda e: 100 * e.macro_recall)),
+        Metric("test_macro_f1", "test F1, macro", "%", "higher", _of_test(lambda e: 100 * e.macro_f1)),
+        Metric(
+            "test_weighted_precision",
+            "test precision, weighted",
+            "%",
+            "higher",
+            _of_test(lambda e: 100 * e.weighted_precision),
+        ),
+        Metric(
+            "test_weighted_recall", "test recall, weighted", "%", "higher", _of_test(lambda e: 100 * e.weighted_recall)
+        ),
+        Metric("test_weighted_f1", "test F1, weighted", "%", "higher", _of_test(lambda e: 100 * e.weighted_f1)),
+        Metric("evaluate_s", "all evaluations, outside of epochs", "s", "lower", _one(_evaluate_s)),
     )
 }

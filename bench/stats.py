@@ -34,6 +34,16 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean, median and standard deviation of ``n`` values; that of a sample, None for a single value."""
+
+    n: int
+    mean: float
+    median: float
+    deviation: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """A confidence interval. ``coverage`` is exact for order statistics, and what was asked for by a bootstrap."""
 
@@ -47,6 +57,11 @@ def summarise(values: Sequence[float]) -> Summary | None:
     if not values:
         return None
     return Summary(len(values), statistics.median(values), min(values), max(values))
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Return the standard deviation of a sample (divided by n - 1), None for fewer than 2 values."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95, *, seed: int = 0) -> Interval | None:
@@ -103,6 +118,13 @@ def bootstrap_interval(
     found = [statistic(sample[random.integers(0, n, (size, n))], axis=-1) for size in sizes]
     low, high = np.quantile(np.concatenate(found), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high), confidence)
+
+
+def moments(values: Sequence[float]) -> Moments | None:
+    """Return mean, median and deviation of some values, None for none."""
+    if not values:
+        return None
+    return Moments(len(values), statistics.fmean(values), statistics.median(values), deviation(values))
 
 
 def sign_flip_p(log_ratios: Sequence[float], *, seed: int = 0) -> float:

@@ -21,11 +21,14 @@ from bench.record import RunRecord
 EXPERIMENT = "bench"
 """The experiment of MLflow that runs are put into."""
 
-SUMMARY_METRICS = ("epoch_s", "samples_per_s", "wait_share", "over_ceiling", "peak_pss_mb", "store_mb", "prepare_s")
+SUMMARY_METRICS = (
+    *("epoch_s", "samples_per_s", "wait_share", "over_ceiling", "peak_pss_mb", "store_mb", "prepare_s"),
+    *("val_best_accuracy", "test_loss", "test_accuracy", "test_macro_f1"),
+)
 """What is told once per run, by its key in the table of metrics: the median of the epochs that count."""
 
 _PARAMETERS = ("spec_", "option_", "dataset_option_")
-_TAGS = ("data_", "library_", "environment_", "cache_")
+_TAGS = ("data_", "library_", "environment_", "cache_", "fold_")
 _TAG_NAMES = {"run", "spec_id", "status", "device", "started_at", "warnings", "campaign_id", "campaign_cell"}
 _STATUS = {"ok": "FINISHED", "interrupted": "KILLED"}
 _AT_ONCE = 100

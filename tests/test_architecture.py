@@ -50,6 +50,7 @@ LAYERS = [
     [
         "bench.comparison",
         "bench.facets",
+        "bench.folds",
         "bench.groups",
         "bench.checks",
         "bench.tuning",

@@ -172,10 +172,7 @@ def _show_pivot(
     if goal is not None:
         goal.write(render.markdown_all(tables, notes))
     elif format == "terminal":
-        for one in tables[:-1]:
-            console.print_table(one)
-            console.out("")
-        console.print_table(replace(tables[-1], notes=[*tables[-1].notes, *notes]))
+        console.print_tables([*tables[:-1], replace(tables[-1], notes=[*tables[-1].notes, *notes])])
     elif format == "csv":
         console.out(raw.to_csv(pivot).rstrip("\n"))
     elif format == "json":

@@ -9,58 +9,12 @@ from bench import augmentation
 from bench.groups import equal_runs
 from bench.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.record import RunRecord
+from bench.report.learning import learning_notes
 from bench.spec import NO_MODEL, PREFETCH_BATCHES
 from bench.stats import needed_count
 
-RUN_METRICS = (
-    "epoch_s",
-    "ideal_s",
-    "over_ceiling",
-    "samples_per_s",
-    "mb_per_s",
-    "wait_share",
-    "copy_share",
-    "augment_share",
-    "compute_share",
-    "wait_p50_ms",
-    "wait_p90_ms",
-    "wait_p99_ms",
-    "wait_max_ms",
-    "open_ms",
-    "worker_start_ms",
-    "first_batch_ms",
-    "steady_s",
-    "cpu_user_s",
-    "cpu_system_s",
-    "peak_pss_mb",
-    "anon_mb",
-    "file_mb",
-    "shmem_mb",
-    "pss_growth_mb",
-    "page_cache_mb",
-    "storage_read_mb",
-    "read_amplification",
-    "read_call_mb",
-    "read_calls",
-    "major_faults",
-    "vram_allocated_mb",
-    "vram_reserved_mb",
-    "vram_cupy_mb",
-    "vram_delta_mb",
-    "vram_context_mb",
-    "gpu_utilisation",
-    "gpu_energy_j",
-    "gpu_temperature_c",
-    "gpu_sm_mhz",
-    "store_mb",
-    "files",
-    "decode_s",
-    "prepare_s",
-    "displacement",
-    "class_mixing",
-    "loss",
-    "accuracy",
-)
+RUN_METRICS = tuple(key for key in METRICS if key != "cpu_s")
+"""What is shown of a run: everything; CPU time in its two parts."""
 
 COMPARED_METRICS = (
     "epoch_s",
@@ -76,6 +30,8 @@ COMPARED_METRICS = (
     "store_mb",
     "prepare_s",
     "accuracy",
+    "test_accuracy",
+    "test_macro_f1",
 )
 
 
@@ -221,7 +177,7 @@ def run_table(records: Sequence[RunRecord]) -> Table:
             f"Verified: every sample was read back {kind} when the store was built (digest {record.data.digest[:16]}), "
             f"and its files have not been touched since{delivered}."
         )
-    return Table(_title(record), ["", "value", "unit"], rows, notes)
+    return Table(_title(record), ["", "value", "unit"], rows, [*notes, *learning_notes(record)])
 
 
 def _expected(key: str, record: RunRecord) -> bool:
@@ -230,9 +186,20 @@ def _expected(key: str, record: RunRecord) -> bool:
         return record.gpu is not None
     if key in {"loss", "accuracy", "ideal_s", "over_ceiling"}:
         return record.spec.model != NO_MODEL
-    return key not in {"augment_share", "decode_s", "worker_start_ms", "displacement", "class_mixing"}
+    return key not in _SELDOM
 
 
+_SELDOM = {
+    "decode_s",
+    "worker_start_ms",
+    "displacement",
+    "class_mixing",
+    "augment_share",
+    "augment_s",
+    "evaluate_s",
+    "limited_peak_mb",
+    *(key for key in METRICS if key.startswith(("val_", "test_"))),
+}
 _OF_GPU = {METRICS[key].of for key in RUN_METRICS if key.startswith(("vram_", "gpu_"))}
 
 
