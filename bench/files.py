@@ -15,22 +15,22 @@ class OutputError(BenchError):
     """A file that cannot be written."""
 
 
-def require_place(path: Path) -> None:
-    """Raise OutputError where a file could not be written to ``path``; its folder must exist."""
+def require_place(path: Path, flag: str = "-o") -> None:
+    """Raise OutputError where a file could not be written to ``path``, given by ``flag``; its folder must exist."""
     if path.is_dir():
-        raise OutputError(f"-o {path} is a folder. Name a file in it.")
+        raise OutputError(f"{flag} {path} is a folder. Name a file in it.")
     if path.exists() and not path.is_file():
         # It would be replaced: a device or a pipe is nothing to lose.
-        raise OutputError(f"-o {path} is no ordinary file. Choose another.")
+        raise OutputError(f"{flag} {path} is no ordinary file. Choose another.")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise OutputError(f"-o {path}: there is no folder {path.parent}. Make it, or choose another.")
+        raise OutputError(f"{flag} {path}: there is no folder {path.parent}. Make it, or choose another.")
     try:
         # Tried, because permissions alone do not tell.
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputError(f"-o {path}: cannot write to {path.parent}: {error.strerror}. Choose another.") from error
+        raise OutputError(f"{flag} {path}: cannot write to {path.parent}: {error.strerror}. Choose another.") from error
 
 
 @contextmanager

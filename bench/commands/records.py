@@ -9,7 +9,12 @@ import typer
 
 from bench.commands.outcome import require_ok
 from bench.commands.places import places
+from bench.contracts.errors import BenchError
 from bench.flags import DataDir, Results
+
+
+class ShowError(BenchError):
+    """Flags that do not go together."""
 
 
 def list_(
@@ -41,6 +46,9 @@ def show(
     run: Annotated[str, typer.Argument(help="A record's file, the start of its name, or last.")],
     results: Results = Path("results"),
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Only the table of classes: precision, recall and F1 of each in the test.")
+    ] = False,
     into: Annotated[
         Path | None,
         typer.Option(help="Write the result between <!-- bench show --> and <!-- /bench show --> of this file."),
@@ -51,8 +59,14 @@ def show(
     from bench import results as records
     from bench.report import document
 
-    _, record = records.find(run, results)
-    if into is not None:
+    if classes and (json or into is not None):
+        raise ShowError("--classes goes with neither --json nor --into: the record as JSON has all of it.")
+    path, record = records.find(run, results)
+    if classes:
+        from bench.report.confusion import class_table, tested
+
+        console.print_table(class_table(tested(record, path.stem)))
+    elif into is not None:
         document.update(into, "bench show", console.plain([record]))
     elif json:
         console.out(record.to_json())
