@@ -50,7 +50,7 @@ LAYERS = [
     [
         "bench.comparison",
         "bench.facets",
-        "bench.folds",
+        "bench.cross_validation",
         "bench.groups",
         "bench.checks",
         "bench.tuning",

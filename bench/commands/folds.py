@@ -40,9 +40,9 @@ def folds(
     """
     from bench import console
     from bench import results as records
-    from bench.folds import cross_validations
+    from bench.cross_validation import cross_validations
     from bench.metrics import METRICS
-    from bench.report import folded, render
+    from bench.report import cross_validated, render
 
     asked = [name.strip() for text in metric or [] for name in text.split(",") if name.strip()]
     for name in asked:
@@ -59,11 +59,11 @@ def folds(
     if not chosen:
         known = ", ".join(list(dict.fromkeys(one.identity for one in every))[-5:])
         raise FoldsError(f"No cross-validation {identity!r} in {results}. There are: {known}.")
-    metrics = asked or folded.shown_metrics(chosen)
+    metrics = asked or cross_validated.shown_metrics(chosen)
     if format == "csv":
-        console.out(folded.folds_csv(chosen, metrics).rstrip("\n"))
+        console.out(cross_validated.folds_csv(chosen, metrics).rstrip("\n"))
         return
-    tables = [folded.folds_table(one, metrics) for one in chosen]
+    tables = [cross_validated.folds_table(one, metrics) for one in chosen]
     if format == "markdown":
         console.out(render.markdown_all(tables, []).rstrip("\n"))
         return

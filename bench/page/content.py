@@ -12,6 +12,7 @@ from bench.metrics import METRICS
 from bench.page.circumstances import environment, failures, warnings
 from bench.page.equality import equality
 from bench.page.labels import all_facets, work_titles
+from bench.page.learned import KeptTests, folds, validations
 from bench.page.methods import POINT_METRICS, accuracies, method, number, time_line
 from bench.page.past import past
 from bench.page.verdict import judge
@@ -39,12 +40,12 @@ def page_content(records: Sequence[RunRecord], made_at: str, unreadable: Sequenc
     titles, found_by = work_titles(works), all_facets(works)
     without_result = Counter(record.spec_id for record in records if record.status != "ok")
     keys = {key for key in METRICS if any(METRICS[key].of(record) is not None for record in finished(records))}
-    lines_left, contents = LINES, []
+    lines_left, contents, tests = LINES, [], KeptTests()
     for work, title, facets in zip(works, titles, found_by, strict=True):
         lines = min(lines_left, LINES_PER_WORK)
         lines_left -= lines
         named = {"id": content_hash(title)[:10], "title": title, "facets": facets}
-        contents.append(named | _work(work, without_result, lines))
+        contents.append(named | _work(work, without_result, lines, tests))
     return {
         "bench": __version__,
         "made_at": made_at,
@@ -59,6 +60,8 @@ def page_content(records: Sequence[RunRecord], made_at: str, unreadable: Sequenc
         "points": [key for key in POINT_METRICS if key in keys],
         "works": contents,
         "past": past(records),
+        "classes": tests.classes,
+        "folds": folds(records),
         "failures": failures(records),
         "unreadable": list(unreadable),
     }
@@ -68,7 +71,7 @@ def _newest(work: Work) -> str:
     return max(record.started_at for record in work.records)
 
 
-def _work(work: Work, without_result: Counter[str], lines: int) -> dict[str, Any]:
+def _work(work: Work, without_result: Counter[str], lines: int, tests: KeptTests) -> dict[str, Any]:
     ranking = rank(work, "epoch_s")
     places = {group: place for place, group in enumerate(ranking.groups)}
     ordered = Work(tuple(sorted(work.groups, key=lambda group: places.get(group, len(places)))))
@@ -81,8 +84,10 @@ def _work(work: Work, without_result: Counter[str], lines: int) -> dict[str, Any
     for group, label, family in zip(ordered.groups, labels, map(names.family, firsts), strict=True):
         failed = without_result[group.first.spec_id]
         methods.append(method(group, label, family, ranking.contrasts.get(group), failed))
-    for found, losses, curve in zip(methods, equal.losses, accuracies(ordered.groups), strict=True):
-        found |= {"losses": [losses.equal, losses.where], "curve": curve}
+    kept, tested = tests.of(ordered)
+    curves, validated = accuracies(ordered.groups), validations(ordered)
+    for found, losses, curve, after, place in zip(methods, equal.losses, curves, validated, tested, strict=True):
+        found |= {"losses": [losses.equal, losses.where], "curve": curve, "validated": after, "test": place}
     for found, group in zip(methods[:lines], ordered.groups, strict=False):
         found["line"] = time_line(group)
     ideal = METRICS["ideal_s"].over([record for record in work.records if record.ideal is not None])
@@ -100,7 +105,8 @@ def _work(work: Work, without_result: Counter[str], lines: int) -> dict[str, Any
             "best": verdict.best,
             "close": verdict.close,
         },
-        "equality": {"equal": equal.equal, "text": equal.text},
+        "equality": {"equal": equal.equal, "text": equal.text, "evaluated": equal.evaluated},
+        "tests": kept,
         "methods": methods,
         "warnings": warnings(ordered, labels),
         "environment": environment(work.records),

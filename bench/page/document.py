@@ -11,7 +11,17 @@ from typing import Any
 
 from bench.contracts.errors import BenchError
 
-SCRIPTS = ("words.js", "table.js", "axes.js", "figures.js", "past.js", "charts.js", "sections.js", "page.js")
+SCRIPTS = (
+    "words.js",
+    "table.js",
+    "axes.js",
+    "learned.js",
+    "figures.js",
+    "past.js",
+    "charts.js",
+    "sections.js",
+    "page.js",
+)
 """In the order in which they need each other. Plotly runs after the page stands there, for that takes it a while."""
 
 

@@ -241,17 +241,6 @@ Bench.figures = (() => {
     return found;
   }
 
-  function training(colours, methods) {
-    const trained = methods.filter((m) => m.curve.some(([loss]) => loss !== null));
-    const found = curves(colours, trained, 330, "epoch", "training loss", (m) => ({
-      x: m.curve.map((_, epoch) => epoch),
-      y: m.curve.map(([loss]) => loss),
-      mode: "lines+markers",
-    }));
-    if (found && Math.max(...trained.map((m) => m.curve.length)) <= 20) found.layout.xaxis.dtick = 1;
-    return found;
-  }
-
   return [
     {
       id: "quantity",
@@ -338,14 +327,6 @@ Bench.figures = (() => {
       note: "1 is the method that takes least for that number of epochs; by medians.",
       of: total,
     },
-    {
-      id: "training",
-      home: "equality-figure",
-      full: true,
-      title: "Training loss",
-      note: "Of the last run of each method. Lines that lie on each other are equal.",
-      optional: true,
-      of: training,
-    },
+    ...Bench.learned.figures,
   ];
 })();

@@ -8,7 +8,7 @@
   function change(wanted) {
     const other = "work" in wanted && wanted.work !== view.work;
     /* Names of another work mean nothing here. */
-    const kept = other ? { ...view, backend: "", workers: "", against: "", detail: "", close: "" } : view;
+    const kept = other ? { ...view, backend: "", workers: "", against: "", detail: "", close: "", test: "" } : view;
     view = { ...kept, ...wanted };
     history.replaceState(null, "", Bench.fragment(view));
     draw(other);
@@ -92,12 +92,16 @@
       sections.equality(work);
       sections.warnings(work);
       sections.circumstances(work);
+      Bench.learned.show(work);
+      contents();
     }
     Bench.past.draw(view);
     filters(work);
     const metric = byId("metric").value || "epoch_s";
     const methods = Bench.table.draw(work, view, change);
     sections.payback(work, methods);
+    Bench.learned.test(work, view);
+    Bench.learned.folds(view);
     sections.detail(work, view.detail);
     Bench.charts.show(work, methods, { ...view, metric });
   }
@@ -111,6 +115,9 @@
       ["past", "Over time"],
       ["cost", "Break-even"],
       ["equality", "Equality"],
+      ["learning", "Learning"],
+      ["tested", "Test"],
+      ["folds", "Folds"],
       ["warnings", "Warnings"],
       ["failures", "Without result"],
       ["environment", "Measured on"],
@@ -127,7 +134,7 @@
 
   byId("made").textContent =
     `${count(content.runs, "run")}, ${count(content.finished, "result")}, ${count(content.works.length, "kind")} of work. Made ${content.made_at} by bench ${content.bench}.`;
-  for (const name of ["work", "backend", "workers", "metric", "against", "theme", "series", "over"])
+  for (const name of ["work", "backend", "workers", "metric", "against", "theme", "series", "over", "test", "fold"])
     byId(name).onchange = (event) => change({ [name]: event.target.value });
   byId("filter").oninput = (event) => change({ filter: event.target.value });
   byId("close").onchange = (event) => change({ close: event.target.checked ? "1" : "" });
@@ -150,7 +157,7 @@
   addEventListener("afterprint", () => draw(false));
 
   if (!content.works.length) {
-    ["chooser", "overview", "methods", "charts", "past", "cost", "equality", "warnings", "environment"].forEach((id) => {
+    ["chooser", "overview", "methods", "charts", "past", "cost", "equality", "learning", "tested", "folds", "warnings", "environment"].forEach((id) => {
       byId(id).hidden = true;
     });
     byId("sure").textContent = sections.SURE["no choice"];
@@ -158,6 +165,6 @@
   }
   sections.failures();
   draw(true);
-  contents();
+  if (!content.works.length) contents();
   addEventListener("load", () => setTimeout(Bench.charts.begin, 0));
 })();

@@ -103,6 +103,10 @@ Bench.sections = (() => {
 
   function equality(work) {
     byId("equal-text").textContent = work.equality.text;
+    list(byId("equal-evaluated"), work.equality.evaluated);
+    const evaluated = ["val_accuracy", "test_accuracy"].filter((key) =>
+      work.methods.some((method) => method.metrics[key]),
+    );
     const word = (equal) => (equal === null ? "not recorded" : equal ? "yes" : "NO");
     const lines = work.methods.map((method) => [
       method.label,
@@ -111,10 +115,14 @@ Bench.sections = (() => {
       method.losses[1] ?? "",
       method.metrics.loss?.t ?? "n/a",
       method.metrics.accuracy?.t ?? "n/a",
+      ...evaluated.map((key) => method.metrics[key]?.t ?? "n/a"),
     ]);
     Bench.table.simple(
       byId("losses"),
-      ["method", "runs", "losses equal", "first difference", "last loss", "last accuracy, %"],
+      [
+        ...["method", "runs", "losses equal", "first difference", "last loss", "last accuracy, %"],
+        ...evaluated.map((key) => Bench.axes.labelled(key)),
+      ],
       lines,
     );
   }

@@ -49,6 +49,8 @@ Bench.DEFAULTS = {
   close: "",
   against: "",
   detail: "",
+  test: "",
+  fold: "",
   theme: "auto",
 };
 

@@ -1,4 +1,4 @@
-"""The page in a browser."""
+"""A browser that opens pages of records."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from page_records import DESKTOP
 
 from bench.page import document
 from bench.page.content import page_content
 from bench.record import RunRecord
 
 CHROMIUM = Path("/usr/bin/chromium")
-DESKTOP = {"width": 1280, "height": 900}
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bench.evaluation import evaluate
+from bench.learned import FoldInfo
 from bench.record import CampaignInfo, RunRecord, read_record
 
 TEMPLATE = read_record(Path(__file__).parent.parent / "core" / "records" / "version-2.json")
 BLOCKS = 8
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1><b>bold</b>&amp;"
 
 
 def run(
@@ -83,8 +91,41 @@ def with_losses(record: RunRecord, *epochs: list[float], deterministic: bool = T
     return record.model_copy(update={"epochs": made, "spec": spec, "spec_id": spec.spec_id})
 
 
-def draw_all(page) -> dict[str, str]:
-    """Draw all charts of a page in a browser; return what became of each."""
+def with_tests(
+    record: RunRecord,
+    true: Sequence[int],
+    predicted: Sequence[int],
+    classes: tuple[str, ...] = ("cat", "dog", "owl"),
+    *,
+    loss: float = 0.5,
+) -> RunRecord:
+    """The run with these predictions in its test, and, of losses 1.5 and 1, in a validation after each epoch."""
+
+    def evaluation(**facts: Any) -> Any:
+        return evaluate(np.array(true), np.array(predicted), classes, evaluate_s=record.epochs[-1].epoch_s, **facts)
+
+    validation = [evaluation(loss=1.5 - n / 2, split="val", epoch=n, detailed=False) for n in range(2)]
+    test = evaluation(loss=loss, split="test", epoch=1, detailed=True)
+    spec = record.spec.model_copy(update={"deterministic": True})
+    return record.model_copy(
+        update={"validation": validation, "test": test, "spec": spec, "spec_id": spec.spec_id},
+    )
+
+
+def fold(number: int, right: int, *, identity: str = "k1", folds: int = 4, backend: str = "zarr") -> RunRecord:
+    """Fold ``number`` of a cross-validation, with so many of ten test samples right, trained on data of its own."""
+    record = run(backend, 0, 1.0, spec={"dataset_options": {"fold": number}}, campaign=False)
+    tested = with_tests(record, [1] * 10, [1] * right + [0] * (10 - right))
+    return tested.model_copy(
+        update={
+            "fold": FoldInfo(id=identity, fold=number, folds=folds),
+            "data": TEMPLATE.data.model_copy(update={"digest": f"{number:032x}"}),
+        }
+    )
+
+
+def draw_all(page: Any) -> dict[str, str]:
+    """Draw every chart, and return what became of each."""
     page.evaluate("Bench.charts.all()")
     states = "Object.fromEntries([...document.querySelectorAll('figure')].map((f) => [f.id, f.dataset.state]))"
     return page.evaluate(states)

@@ -3,13 +3,12 @@
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
-from page_records import BLOCKS, NOISE, TEMPLATE, campaign, draw_all, run, with_losses
+from page_records import BLOCKS, HOSTILE, NOISE, PHONE, TEMPLATE, campaign, draw_all, run, with_losses
 
+from bench.evaluation import evaluate
 from bench.record import ErrorInfo, WarningInfo
-
-PHONE = {"width": 390, "height": 844}
-HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1><b>bold</b>&amp;"
 
 
 def labels(page) -> list[str]:
@@ -279,16 +278,29 @@ def test_a_folder_of_failures_says_why(show) -> None:
     assert page.locator("#methods").is_hidden()
 
 
-def test_5000_records_stay_small(show, tmp_path: Path) -> None:
+def test_5000_records_stay_small_with_tests_of_200_classes(show, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    true = np.arange(10_000) % 200
+    names = tuple(f"class {number:08}" for number in range(200))
+    tests = []
+    for _ in range(9):
+        predicted = np.where(random.random(10_000) < 0.4, true, random.integers(0, 200, 10_000))
+        tests.append(evaluate(true, predicted, names, loss=1, split="test", epoch=1, evaluate_s=1, detailed=True))
     records = []
     for work in range(10):
         for level in range(62):
             spec = {"options": {"reader": "library", "level": level}, "seed": work}
-            records += [run("zarr", b, (1 + level / 100) * NOISE[b], spec=spec) for b in range(BLOCKS)]
+            test = tests[(work + level) % 9]
+            records += [run("zarr", b, (1 + level / 100) * NOISE[b], spec=spec, test=test) for b in range(BLOCKS)]
     records += records[:40]
     assert len(records) == 5000
     page = show(records)
     assert (tmp_path / "report.html").stat().st_size < 15e6
     assert page.locator("#table tbody tr").count() == 62
     assert "the first 40 of 62 methods" in page.locator("#limit").inner_text()
-    draw_all(page)
+    assert draw_all(page)["chart-confusion"] == "drawn"
+    assert page.locator("#classes tbody tr").count() == 202
+    # Eight of nine different tests are kept of a work, and of all works only some.
+    assert "6 methods more are left out" in page.locator("#test-about").inner_text()
+    kept = page.evaluate("Bench.content.works.map((work) => work.tests.length)")
+    assert (kept[0], kept[-1]) == (8, 0)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from page_records import NOISE, TEMPLATE, draw_all, run
+from page_records import HOSTILE, NOISE, PHONE, TEMPLATE, draw_all, run
 
 from bench.page.content import page_content
 from bench.record import RunRecord
-
-HOSTILE = "<script>window.hacked=1</script>"
-PHONE = {"width": 390, "height": 844}
 
 
 def on_day(day: int, epoch_s: float, *, zarr: str = "3.1.6", revision: str = "a" * 40, **more) -> RunRecord:

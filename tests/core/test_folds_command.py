@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from bench import results
 from bench.cli import app
-from bench.folds import cross_validations
+from bench.cross_validation import cross_validations
 from bench.record import ErrorInfo, RunRecord
-from bench.report.folded import folds_table
+from bench.report.cross_validated import folds_table
 from bench.stats import moments
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from bench.folds import FOLD_OPTION, CrossValidation
+from bench.cross_validation import FOLD_OPTION, CrossValidation
 from bench.metrics import METRICS, Metric, significant
 from bench.report.tables import Table, data_label, run_label, work_text
 
