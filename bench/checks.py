@@ -51,6 +51,17 @@ def _skipped(record: RunRecord) -> str | None:
     )
 
 
+def _fresh_layers(record: RunRecord) -> str | None:
+    weights = record.environment.get("weights") or {}
+    fresh = weights.get("fresh_layers")
+    if not fresh:
+        return None
+    return (
+        f"Not all weights are those of {record.spec.weights}: {' and '.join(fresh)} began at random, as the file has "
+        "them for other channels, sizes or classes."
+    )
+
+
 def _not_finite(record: RunRecord) -> str | None:
     if record.data is None or not record.data.not_finite:
         return None
@@ -238,6 +249,7 @@ def _disturbance(record: RunRecord) -> dict[str, Any]:
 _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "synthetic-data": _synthetic,
     "skipped-files": _skipped,
+    "fresh-layers": _fresh_layers,
     "not-finite-values": _not_finite,
     "lossy-store": _lossy,
     "no-repeats": _no_repeats,

@@ -18,7 +18,7 @@ LOADING_FIELDS = (*OWN_FIELDS, "worker_kind", "start_method", "prefetch")
 """The fields of a spec that say how samples are stored and loaded, and nothing of what is done with them."""
 
 _MACHINE = ("cpu", "cpu_count", "memory_bytes", "gpu", "system", "kernel", "store_file_system", "torch_threads")
-_HARNESS = ("bench", "freed_memory_kept")
+_HARNESS = ("bench", "freed_memory_kept", "weights")
 _KNOWN_BETTER = ("dataset", "source", "split", "device", "cache")
 """Fields of a spec that say what was asked for, where the record has what it was."""
 

@@ -186,6 +186,7 @@ _FAMILIES: dict[str, Callable[[str, str], Facet]] = {OPTION: _option, DATA_OPTIO
 _LOADING = ("backend", "options", "workers", "worker_kind", "start_method", "prefetch")
 _WORK = (
     "model",
+    "weights",
     "batch_size",
     "epochs",
     "seed",

@@ -11,11 +11,12 @@ from typing import Any
 from bench import registry, results
 from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
-from bench.contracts.source import Archived, DataSource
+from bench.contracts.source import Archived, DataSource, Schema
 from bench.metrics import METRICS
 from bench.record import RecordError
-from bench.registry import Entry
+from bench.registry import Entry, ModelEntry
 from bench.report.tables import Table, runs_table
+from bench.spec import DataSpec
 
 
 def backends() -> Table:
@@ -79,11 +80,53 @@ def metrics() -> Table:
     return Table("Metrics", ["name", "what", "unit", "better is"], rows, text_columns=4)
 
 
-def models() -> Table:
-    """Return all models."""
-    rows = [[name, entry.summary, _needs(entry), _usable(entry)] for name, entry in registry.models().items()]
-    rows.append(["none", "no model: loading alone", "nothing", "yes"])
-    return Table("Models", ["name", "what", "needs", "usable here"], rows, text_columns=4)
+def models(spec: DataSpec | None, data_dir: Path, search: Iterable[Path]) -> Table:
+    """Return all models with their size: for the samples of a data set, or else for those of its own study each.
+
+    Nothing is downloaded or decoded. Raises BenchError where own data is not there.
+    """
+    schema = None if spec is None else _schema(spec, data_dir, search)
+    rows = [_model_row(name, entry, schema) for name, entry in registry.models().items()]
+    rows.append(["none", "no model: loading alone", "", "", "yes", "", ""])
+    title = "Models, each for samples like those that it is known for"
+    if schema is not None:
+        title = f"Models, for samples of {schema.name}: {_samples(schema.shape, len(schema.classes))}"
+    columns = ["name", "what", "takes from", "samples", "usable here", "parameters", "FLOPs per sample"]
+    notes = [
+        "FLOPs: of one forward pass, in convolutions and products of matrices; a multiply-add counts as 2. A step of "
+        "training takes about three times as many.",
+    ]
+    if schema is None:
+        notes.append("`bench list models --dataset NAME` shows what they are for a data set.")
+    return Table(title, columns, rows, notes, text_columns=5)
+
+
+def _model_row(name: str, entry: ModelEntry, schema: Schema | None) -> list[str]:
+    shape, classes = entry.made_for if schema is None else (schema.shape, len(schema.classes))
+    least = "x".join(map(str, entry.smallest))
+    usable = _usable(entry)
+    sizes = ["", ""]
+    if len(shape) != 3 or not entry.takes(shape):
+        usable = "no: samples are too small" if len(shape) == 3 else "no: samples are no images"
+    elif usable == "yes":
+        from bench.models.cost import cost_of
+
+        cost = cost_of(registry.model_builder(name), shape, classes)
+        sizes = [f"{cost.parameters:,}", f"{cost.flops:,}"]
+    return [name, entry.summary, least, _samples(shape, classes), usable, *sizes]
+
+
+def _samples(shape: tuple[int, ...], classes: int) -> str:
+    return f"{'x'.join(map(str, shape)) or 'single values'}, {classes} classes"
+
+
+def _schema(spec: DataSpec, data_dir: Path, search: Iterable[Path]) -> Schema:
+    source = spec.open_source(search)
+    if source.takes_path:
+        source.prepare(data_dir)
+        return source.schema(spec.split)
+    # The stand-in has the shape and the classes of the real set, and is there without a download.
+    return source.imitate().schema(spec.split)
 
 
 def runs(folder: Path) -> tuple[Table, list[RecordError]]:

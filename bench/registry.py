@@ -44,6 +44,26 @@ class Entry:
         return [package for module, package in self.needs.items() if not _installed(module)]
 
 
+@dataclass(frozen=True, slots=True)
+class ModelEntry(Entry):
+    """A network, and what it can take, known without loading it.
+
+    ``made_for`` are the shape and the number of classes of the data it is known from, ``smallest`` is the least
+    (height, width), or (frequency, time), of a sample, and ``least_batch`` the fewest samples that it can train
+    on at once. ``fitted`` names the layers that depend on the data in a network known from elsewhere, so that
+    published weights may not fit them.
+    """
+
+    made_for: tuple[tuple[int, int, int], int]
+    smallest: tuple[int, int] = (1, 1)
+    least_batch: int = 1
+    fitted: tuple[str, ...] = ()
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Say whether samples of (channels, height, width) are large enough."""
+        return all(size >= least for size, least in zip(shape[1:], self.smallest, strict=True))
+
+
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -93,22 +113,126 @@ DATASETS: dict[str, Entry] = {
     ),
 }
 
-MODELS: dict[str, Entry] = {
-    "cnn": Entry("bench.models.cnn:build", "small convolutional network, three stages", {"torch": "torch"}),
-    "resnet18": Entry("bench.models.resnet:build_resnet18", "ResNet-18 of torchvision", {"torchvision": "torchvision"}),
-    "resnet50": Entry("bench.models.resnet:build_resnet50", "ResNet-50 of torchvision", {"torchvision": "torchvision"}),
+TORCH, TORCHVISION = {"torch": "torch"}, {"torchvision": "torchvision"}
+PHOTOS, MASKS = ((3, 32, 32), 10), ((3, 512, 512), 2)
+MFCC_PIECES, MFCC_TRACKS, LOG_MELS, MELS = (
+    ((1, 13, 40), 41),
+    ((1, 13, 130), 10),
+    ((1, 64, 862), 50),
+    ((1, 128, 128), 10),
+)
+RESNET_FITTED = ("conv1", "fc")
+
+MODELS: dict[str, ModelEntry] = {
+    "cnn": ModelEntry("bench.models.cnn:build", "small convolutional network, three stages", TORCH, PHOTOS),
+    "convnet4": ModelEntry(
+        "bench.models.fsdkaggle:build_convnet4", "four convolutions 3x3 (FSDKaggle2018)", TORCH, MFCC_PIECES, (8, 8)
+    ),
+    "densenet121": ModelEntry(
+        "bench.models.torchvision_:build_densenet121",
+        "DenseNet-121 of torchvision",
+        TORCHVISION,
+        PHOTOS,
+        (8, 8),
+        fitted=("features.conv0", "classifier"),
+    ),
+    "esc-baseline": ModelEntry(
+        "bench.models.esc:build_baseline",
+        "three convolutions 5x20, three linear layers (ESC-50)",
+        TORCH,
+        LOG_MELS,
+        (16, 61),
+    ),
+    "esc-crnn-attention": ModelEntry(
+        "bench.models.esc:build_crnn_attention",
+        "convolution, two GRU layers, attention (ESC-50)",
+        TORCH,
+        LOG_MELS,
+        (5, 20),
+    ),
+    "esc-lstm": ModelEntry("bench.models.esc:build_lstm", "LSTM over the frames (ESC-50)", TORCH, LOG_MELS),
+    "esc-vgg": ModelEntry(
+        "bench.models.esc:build_vgg",
+        "three blocks of two convolutions 5x20 (ESC-50)",
+        TORCH,
+        LOG_MELS,
+        (36, 246),
+        least_batch=2,
+    ),
+    "esc-weak": ModelEntry(
+        "bench.models.esc:build_weak", "six blocks of convolutions, for weak labels (ESC-50)", TORCH, LOG_MELS, (64, 64)
+    ),
+    "genre-cnn": ModelEntry(
+        "bench.models.genre:build_cnn", "three convolutions over time, dense 8192 (GTZAN)", TORCH, MFCC_TRACKS, (1, 55)
+    ),
+    "genre-deep-separable": ModelEntry(
+        "bench.models.genre:build_deep_separable",
+        "six convolutions, five of them separable, L2 (GTZAN)",
+        TORCH,
+        MFCC_TRACKS,
+        (1, 30),
+    ),
+    "genre-separable": ModelEntry(
+        "bench.models.genre:build_separable",
+        "genre-cnn with separable convolutions (GTZAN)",
+        TORCH,
+        MFCC_TRACKS,
+        (1, 55),
+    ),
+    "inception": ModelEntry(
+        "bench.models.torchvision_:build_inception",
+        "Inception v3 of torchvision",
+        TORCHVISION,
+        MASKS,
+        (75, 75),
+        fitted=("Conv2d_1a_3x3.conv", "fc", "AuxLogits"),
+    ),
+    "resnet18": ModelEntry(
+        "bench.models.resnet:build_resnet18", "ResNet-18 of torchvision", TORCHVISION, PHOTOS, fitted=RESNET_FITTED
+    ),
+    "resnet18-audio": ModelEntry(
+        "bench.models.fsdkaggle:build_resnet18_audio",
+        "ResNet-18 with dropout 0.1 (FSDKaggle2018)",
+        TORCHVISION,
+        MFCC_PIECES,
+        fitted=RESNET_FITTED,
+        least_batch=2,
+    ),
+    "resnet50": ModelEntry(
+        "bench.models.resnet:build_resnet50", "ResNet-50 of torchvision", TORCHVISION, PHOTOS, fitted=RESNET_FITTED
+    ),
+    "resnet50-audio": ModelEntry(
+        "bench.models.fsdkaggle:build_resnet50_audio",
+        "ResNet-50 with dropout 0.1 (FSDKaggle2018)",
+        TORCHVISION,
+        MFCC_PIECES,
+        fitted=RESNET_FITTED,
+        least_batch=2,
+    ),
+    "sb-cnn": ModelEntry(
+        "bench.models.urbansound:build_sb_cnn", "three convolutions 5x5 (UrbanSound8K)", TORCH, MELS, (100, 32)
+    ),
+    "sb-cnn-improved": ModelEntry(
+        "bench.models.urbansound:build_sb_cnn_improved", "sb-cnn made smaller (UrbanSound8K)", TORCH, MELS, (112, 112)
+    ),
+    "vgg19": ModelEntry(
+        "bench.models.torchvision_:build_vgg19",
+        "VGG-19 of torchvision",
+        TORCHVISION,
+        LOG_MELS,
+        (32, 32),
+        fitted=("features.0", "classifier.6"),
+    ),
 }
 
 
 @cache
 def _entries(kind: str) -> dict[str, Entry]:
-    builtin = {"backend": BACKENDS, "data set": DATASETS, "model": MODELS}[kind]
-    groups = {"backend": "bench.backends", "data set": "bench.datasets"}
+    builtin, group = {"backend": (BACKENDS, "bench.backends"), "data set": (DATASETS, "bench.datasets")}[kind]
     found = dict(builtin)
-    if kind in groups:
-        for point in entry_points(group=groups[kind]):
-            # A built-in name always means the built-in: results must not change with what is installed.
-            found.setdefault(point.name, Entry(point.value, f"from {point.value.partition(':')[0]}", {}))
+    for point in entry_points(group=group):
+        # A built-in name always means the built-in: results must not change with what is installed.
+        found.setdefault(point.name, Entry(point.value, f"from {point.value.partition(':')[0]}", {}))
     return dict(sorted(found.items()))
 
 
@@ -122,9 +246,9 @@ def datasets() -> dict[str, Entry]:
     return _entries("data set")
 
 
-def models() -> dict[str, Entry]:
+def models() -> dict[str, ModelEntry]:
     """Return all known models by name, sorted."""
-    return _entries("model")
+    return MODELS
 
 
 def backend_class(name: str) -> type[Backend[Any]]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import checks, isolated
+from bench import checks, isolated, registry
 from bench.attempt import Attempt
 from bench.contracts.errors import BenchError
 from bench.job import Job
@@ -36,8 +36,16 @@ class BatchTooLargeError(BenchError):
     """More samples in a batch than in the data set."""
 
 
+class BatchTooSmallError(BenchError):
+    """Fewer samples in a batch than a network can train on."""
+
+
+class WeightsPathError(BenchError):
+    """A file of weights that is not there."""
+
+
 class SampleShapeError(BenchError):
-    """Samples that are no images, for a model that needs images."""
+    """Samples that a model cannot take: no images, or too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,10 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
     try:
         _require_backend(spec)
         _require_device(spec)
+        _require_weights(spec)
         store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=attempt.repair)
         _require_batch(spec, store)
-        _require_image(spec, store)
+        _require_shape(spec, store)
         found.phase = "start"
         found.environment |= environment.provenance(attempt.command)
         observe(_job(spec, store, attempt), _label(spec), found, progress, attempt.timeout_s)
@@ -97,6 +106,16 @@ def _require_device(spec: RunSpec) -> None:
         resolve_device(spec.device)
 
 
+def _require_weights(spec: RunSpec) -> None:
+    if spec.weights is None:
+        return
+    try:
+        with Path(spec.weights).open("rb"):
+            pass
+    except OSError as error:
+        raise WeightsPathError(f"--weights {spec.weights}: {error.strerror}. Give a file of weights.") from error
+
+
 def _require_backend(spec: RunSpec) -> None:
     backend = spec.open_backend()
     reason = backend.unsupported_device(spec.device)
@@ -116,14 +135,28 @@ def _require_batch(spec: RunSpec, store: Store) -> None:
         raise BatchTooLargeError(
             f"--batch-size {spec.batch_size} is larger than the data: {spec.dataset} {spec.split} has {count} samples."
         )
+    least = 1 if spec.model == NO_MODEL else registry.models()[spec.model].least_batch
+    if (count % spec.batch_size or spec.batch_size) < least:
+        raise BatchTooSmallError(
+            f"{spec.model} cannot train on a batch of one sample, which --batch-size {spec.batch_size} leaves of "
+            f"{count} samples: it normalises over the samples of a batch. Choose another --batch-size."
+        )
 
 
-def _require_image(spec: RunSpec, store: Store) -> None:
-    shape = store.manifest.shape
-    if spec.model != NO_MODEL and (len(shape) != 3 or 0 in shape):
+def _require_shape(spec: RunSpec, store: Store) -> None:
+    if spec.model == NO_MODEL:
+        return
+    shape, model = store.manifest.shape, registry.models()[spec.model]
+    if len(shape) != 3 or 0 in shape:
         raise SampleShapeError(
             f"{spec.model} takes samples of (channels, height, width), but those of {spec.dataset} have the shape "
             f"{shape}. Use --model none to measure loading alone."
+        )
+    if not model.takes(shape):
+        have, least = "x".join(map(str, shape)), "x".join(map(str, (shape[0], *model.smallest)))
+        raise SampleShapeError(
+            f"{spec.model} needs samples of at least {least}, but those of {spec.dataset} are {have} (channels, height "
+            "or frequency, width or time). `bench list models` says what each model takes."
         )
 
 

@@ -39,6 +39,7 @@ _ADDED = (
     "compile",
     "channels_last",
     "augment",
+    "weights",
 )
 """Fields that later versions added: at their defaults they are no part of a run's identity."""
 
@@ -133,6 +134,9 @@ class RunSpec(StoreSpec):
     """One run, complete: two runs of equal ``spec_id`` did the same work in the same way."""
 
     model: str = "cnn"
+    weights: str | None = None
+    """A file of weights that the network begins with; None draws them by ``seed``."""
+
     epochs: int = Field(3, ge=1)
     batch_size: int = Field(128, ge=1)
     workers: int = Field(0, ge=0, le=512)
@@ -188,6 +192,12 @@ class RunSpec(StoreSpec):
         for name in ("block_samples", "buffer_blocks"):
             if self.shuffle != "block" and getattr(self, name) is not None:
                 raise ValueError(f"{_flag(name)} goes with --shuffle block alone")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_have_a_network(self) -> RunSpec:
+        if self.weights is not None and self.model == NO_MODEL:
+            raise ValueError("--weights goes with a network, not with --model none")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.contracts.errors import BenchError
 from bench.loading import Batch
 from bench.measure.clock import PhaseClock, Phases
+from bench.models.regularised import parameter_groups
 
 LEARNING_RATE = 0.05
 MOMENTUM = 0.9
@@ -61,7 +62,7 @@ class Trainer:
                 model.to(memory_format=torch.channels_last)
             if compiled:
                 self._model = torch.compile(model)
-            self._optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+            self._optimizer = torch.optim.SGD(parameter_groups(model), lr=LEARNING_RATE, momentum=MOMENTUM)
             self._criterion = nn.CrossEntropyLoss()
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -26,9 +26,9 @@ from bench.contracts.reader import BatchReader, DeviceReader, Indices, Reader
 from bench.job import Job
 from bench.measure import disturbance, environment, gpu, heap, probes, storage_device
 from bench.measure.clock import PhaseClock, make_clock
+from bench.network import make_network
 from bench.record import EpochInfo, GpuInfo, IoInfo, OrderInfo, Phase, ProcessInfo
-from bench.registry import model_builder
-from bench.spec import NO_MODEL, RunSpec
+from bench.spec import RunSpec
 from bench.training import EpochResult, Trainer, resolve_device
 
 CHECKED_BATCHES = 20
@@ -64,7 +64,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
     if device.type == "cuda":
         _begin_gpu(device, link)
     _seed(spec)
-    model = None if spec.model == NO_MODEL else model_builder(spec.model)(job.shape, job.classes)
+    model, weights = make_network(spec, job.shape, job.classes)
     if spec.compile:
         # In this process: helpers of the compiler would count as part of the run.
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
@@ -72,7 +72,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
     augment = Augmenter(spec.augment, spec.seed, job.shape, device) if spec.augment else None
     trainer = Trainer(model, device, amp=spec.amp, scale=job.scale, augment=augment, **layout)
     link.tell("device", str(device))
-    link.tell("environment", {**_environment(job, device), "freed_memory_kept": freed_memory_kept})
+    link.tell("environment", {**_environment(job, device), **weights, "freed_memory_kept": freed_memory_kept})
     link.ask("memory", "baseline")
 
     def batch_done(samples: int) -> None:

@@ -40,6 +40,7 @@ LAYERS = [
     [
         "bench.prepare",
         "bench.training",
+        "bench.network",
         "bench.results",
         "bench.job",
         "bench.metrics",

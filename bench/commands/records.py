@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from bench.commands.outcome import require_ok
 from bench.commands.places import places
 from bench.contracts.errors import BenchError
-from bench.flags import DataDir, Results
+from bench.flags import DataDir, Results, dataset_flags
 
 
 class ShowError(BenchError):
     """Flags that do not go together."""
 
 
+class ListFlagsError(BenchError):
+    """Flags that do not go with what is to be listed."""
+
+
+@dataset_flags
 def list_(
+    *,
+    dataset_options: dict[str, Any],
     what: Annotated[Literal["backends", "datasets", "metrics", "models", "runs"], typer.Argument(help="What to list.")],
     name: Annotated[str | None, typer.Argument(help="With backends or datasets: show the options of one.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|NAME:PATH",
+            help="With models: the data set whose samples they are to take.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: DataDir = None,
     results: Results = Path("results"),
 ) -> None:
     """List backends, data sets, metrics, models or runs, and whether each is usable here."""
     from bench import console, listing
+    from bench.spec import DataSpec, make_spec
 
+    if dataset_options and dataset is None:
+        raise ListFlagsError("Options of a data set go with `bench list models --dataset NAME`.")
+    if dataset is not None and what != "models":
+        raise ListFlagsError("--dataset goes with `bench list models` alone.")
     if what == "backends":
         console.print_table(listing.backends() if name is None else listing.backend_options(name))
     elif what == "datasets":
@@ -34,7 +54,9 @@ def list_(
     elif what == "metrics":
         console.print_table(listing.metrics())
     elif what == "models":
-        console.print_table(listing.models())
+        spec = dataset and make_spec(DataSpec, [], dataset=dataset, dataset_options=dataset_options)
+        where = places(data_dir)
+        console.print_table(listing.models(spec or None, where.data_dir, where.search))
     else:
         table, errors = listing.runs(results)
         console.print_table(table)

@@ -27,6 +27,15 @@ class SpecFlags:
     """Fields of a RunSpec that have a flag of their own, with their defaults."""
 
     model: Annotated[str, typer.Option(help="Network to train, or none to measure loading alone.")] = "cnn"
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Begin with the weights of this file, a state dict, instead of random ones. The first and last "
+            "layer of a torchvision network stay random where the file has them for other data; the result says so.",
+            show_default=False,
+        ),
+    ] = None
     epochs: Annotated[int, typer.Option(help="Epochs; with more than one, the first is a warm-up.")] = 3
     batch_size: Annotated[int, typer.Option(help="Samples per batch.")] = 128
     workers: Annotated[int, typer.Option(help="Loader workers; 0 loads in the training process.")] = 0

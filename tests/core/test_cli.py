@@ -106,6 +106,9 @@ def test_the_same_seed_gives_the_same_losses_across_backends_and_runs(bench) -> 
         (("--backend", "toy", "--worker-kind", "goblin"), ("goblin", "process")),
         (("--backend", "toy", "--bakend", "x"), ("No such option", "--bakend")),
         (("--backend", "toy", "--batch-size", "301"), ("--batch-size 301 is larger than the data", "300 samples")),
+        (("--backend", "toy", "--model", "sb-cnn"), ("sb-cnn needs samples of at least 3x100x32", "toys are 3x8x8")),
+        (("--backend", "toy", "--model", "resnet18-audio", "--batch-size", "299"), ("299 leaves of 300 samples",)),
+        (("--backend", "toy", "--weights", "no/such.pth"), ("--weights no/such.pth: No such file or directory.",)),
         (("--backend", "toy", "--source", "local:/no/such/path"), ("/no/such/path", "does not exist")),
         (("--backend", "toy", "--source", "official"), ("toys cannot be downloaded.",)),
         (("--backend", "toy", "--results", "data-file/x"), ("Choose another --results",)),
@@ -283,7 +286,6 @@ def test_lists_say_what_is_usable(bench) -> None:
         assert name in backends
     assert "chunk" in backends
     assert "samples per chunk" in bench("list", "backends", "zarr").stdout
-    assert "resnet18" in bench("list", "models").stdout
     assert "cifar10" in bench("list", "datasets").stdout
     one_line_error(bench("list", "backends", "zar"), "Did you mean zarr?")
     assert bench("list", "runs").returncode == 0

@@ -43,6 +43,13 @@ def test_prefetch_is_part_of_a_run_and_leaves_others_their_identity() -> None:
     assert len({spec(workers=2, prefetch=count).spec_id for count in (1, 2, 3, 64)}) == 4
 
 
+def test_weights_are_part_of_a_run_and_leave_others_their_identity() -> None:
+    plain = RunSpec(backend="hdf5", dataset="toys", options={"reader": "library"})
+    # Written down before there were weights to begin with.
+    assert plain.spec_id == "393cbea41327574b"
+    assert len({spec(weights=path).spec_id for path in (None, "a.pth", "b.pth")}) == 3
+
+
 def test_a_spec_survives_json() -> None:
     base = spec(option=["compression=gzip"])
     assert RunSpec.model_validate_json(base.model_dump_json()) == base
@@ -55,7 +62,7 @@ def test_a_spec_survives_json() -> None:
         ({"dataset": "toy"}, "Unknown data set 'toy'. Did you mean toys? Known: "),
         (
             {"model": "resnet19"},
-            "Unknown model 'resnet19'. Did you mean resnet18? Known: cnn, resnet18, resnet50, none.",
+            "Unknown model 'resnet19'. Did you mean resnet18? Known: cnn, convnet4, densenet121, ",
         ),
         ({"option": ["chunks=4"]}, "Unknown hdf5 option 'chunks'. Did you mean chunk? Known: "),
         ({"option": ["chunk"]}, "--option 'chunk' is not KEY=VALUE"),
@@ -71,6 +78,7 @@ def test_a_spec_survives_json() -> None:
         ({"device": "gpu"}, "--device 'gpu': must be auto, cpu, cuda or cuda:N."),
         ({"source": "remote"}, "--source 'remote': must be auto, official, synthetic or local:PATH."),
         ({"source": "local:"}, "--source 'local:': must be "),
+        ({"model": "none", "weights": "a.pth"}, "--weights goes with a network, not with --model none."),
         ({"limit": 100}, "--batch-size 128 is larger than the data: --limit is 100."),
         ({"split": "test"}, "toys has no split 'test'. It has: train."),
     ],

@@ -116,9 +116,9 @@ def test_normalisation_maps_bytes_to_minus_one_to_one_and_standardises_other_val
     assert normalised(whole, (4.0, 2.0)).tolist() == [-1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", sorted(registry.MODELS))
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "resnet50"])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 64, 100), (3, 8, 8), (2, 96, 96)], ids=str)
-def test_every_model_takes_any_image(name: str, shape: tuple[int, ...]) -> None:
+def test_models_for_images_take_any(name: str, shape: tuple[int, ...]) -> None:
     model = registry.model_builder(name)(shape, 7).eval()
     assert model(torch.zeros(2, *shape)).shape == (2, 7)
 
