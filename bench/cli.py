@@ -23,6 +23,7 @@ from bench.commands import (
     regress,
     report,
     run,
+    study,
     table,
     tune,
 )
@@ -62,6 +63,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     matrix.matrix: "bench matrix --backend hdf5 --backend zarr --dataset cifar10 --workers 0 --workers 2",
     regress.regress: "bench regress --save main --backend zarr --dataset cifar10   and later   bench regress main",
     advise.advise: "bench advise --dataset folder:~/photos --budget 10m --for disk",
+    study.study: "bench study esc50 --model esc-crnn-attention --dry-run",
     tune.tune: "bench tune --backend zarr --dataset cifar10 --budget 10m",
     data.prepare: "bench prepare --backend hdf5 --dataset cifar10 --option compression=gzip",
     data.verify: "bench verify --backend zarr --dataset cifar10",

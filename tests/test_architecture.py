@@ -33,7 +33,7 @@ LAYERS = [
         "bench.measure",
     ],
     ["bench.augmentation"],
-    ["bench.spec", "bench.unpaired", "bench.evaluation"],
+    ["bench.spec", "bench.unpaired", "bench.evaluation", "bench.studies"],
     ["bench.order", "bench.suite"],
     ["bench.store", "bench.verification", "bench.loading", "bench.record"],
     ["bench.truth", "bench.attempt", "bench.flat", "bench.schema"],

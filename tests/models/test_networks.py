@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torchvision
@@ -35,6 +37,15 @@ MADE_FOR = {
     "sb-cnn-improved": URBAN,
     "vgg19": ESC,
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a busy machine the threads of torch wait for each other ten times as long as they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def build(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
