@@ -185,17 +185,8 @@ _FAMILIES: dict[str, Callable[[str, str], Facet]] = {OPTION: _option, DATA_OPTIO
 
 _LOADING = ("backend", "options", "workers", "worker_kind", "start_method", "prefetch")
 _WORK = (
-    "model",
-    "weights",
-    "batch_size",
-    "epochs",
-    "seed",
-    "shuffle",
-    "amp",
-    "compile",
-    "channels_last",
-    "augment",
-    "deterministic",
+    *("model", "weights", "batch_size", "epochs", "seed", "lr", "weight_decay", "momentum"),
+    *("shuffle", "amp", "compile", "channels_last", "augment", "deterministic"),
 )
 
 FACETS: dict[str, Facet] = {
@@ -220,6 +211,13 @@ FACETS: dict[str, Facet] = {
         Facet("split", "data", "part of the data set", lambda r: r.data.split if r.data else r.spec.split),
         Facet("samples", "data", "number of samples", lambda r: word(r.data.count if r.data else r.spec.limit)),
         *(_spec(name, "work", name.replace("_", " ")) for name in _WORK),
+        Facet(
+            "optimizer",
+            "work",
+            "how weights are updated",
+            lambda r: word(r.spec.optimizer),
+            ("optimizer", "lr", "weight_decay", "momentum"),
+        ),
         Facet(
             "device",
             "circumstances",

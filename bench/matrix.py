@@ -143,7 +143,9 @@ def cells_of(specs: Sequence[RunSpec], labels: Sequence[str]) -> dict[str, RunSp
 
 def _word(spec: RunSpec, field: str) -> str:
     value = getattr(spec, field)
-    if field in {"dataset", "model", "cache", "shuffle", "device", "split"}:
+    if field in spec.implied():
+        return ""
+    if field in {"dataset", "model", "optimizer", "cache", "shuffle", "device", "split"}:
         return str(value)
     if isinstance(value, tuple):
         return augmentation.text(value)

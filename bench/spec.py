@@ -17,10 +17,11 @@ from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
 from bench.contracts.source import DataSource, OwnData, SourceRequest, Split
 from bench.measure.page_cache import CacheState
+from bench.protocol import NO_MODEL as NO_MODEL
+from bench.protocol import Protocol, flag
 
 Shuffle = Literal["full", "block", "none"]
 
-NO_MODEL = "none"
 BLOCK_SAMPLES = 256
 BUFFER_BLOCKS = 16
 """What a block shuffle has where nothing is said: a buffer of 4,096 samples."""
@@ -40,6 +41,10 @@ _ADDED = (
     "channels_last",
     "augment",
     "weights",
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "momentum",
 )
 """Fields that later versions added: at their defaults they are no part of a run's identity."""
 
@@ -103,9 +108,9 @@ class DataSpec(BaseModel):
         if self.place is None or not issubclass(cls, OwnData) or not cls.whole_folder:
             return
         place = self.place.resolve()
-        for flag, folder in folders.items():
+        for name, folder in folders.items():
             if folder.expanduser().resolve().is_relative_to(place):
-                raise SpecError(f"{flag} {folder} lies inside {self.dataset} and would become data. Choose another.")
+                raise SpecError(f"{name} {folder} lies inside {self.dataset} and would become data. Choose another.")
 
     def open_source(self, search: Iterable[Path]) -> DataSource:
         """Return the data set, not yet prepared, looking for raw data in ``search``."""
@@ -130,10 +135,9 @@ class StoreSpec(DataSpec):
         return cls(cls.options_type.model_validate(self.options))
 
 
-class RunSpec(StoreSpec):
+class RunSpec(Protocol, StoreSpec):
     """One run, complete: two runs of equal ``spec_id`` did the same work in the same way."""
 
-    model: str = "cnn"
     weights: str | None = None
     """A file of weights that the network begins with; None draws them by ``seed``."""
 
@@ -191,7 +195,7 @@ class RunSpec(StoreSpec):
     def _blocks_have_a_use(self) -> RunSpec:
         for name in ("block_samples", "buffer_blocks"):
             if self.shuffle != "block" and getattr(self, name) is not None:
-                raise ValueError(f"{_flag(name)} goes with --shuffle block alone")
+                raise ValueError(f"{flag(name)} goes with --shuffle block alone")
         return self
 
     @model_validator(mode="after")
@@ -220,7 +224,7 @@ class RunSpec(StoreSpec):
         # What was added later and is not used leaves runs the identity they had before.
         fields = type(self).model_fields
         left_out = {n for n in _ADDED if getattr(self, n) == fields[n].get_default(call_default_factory=True)}
-        return content_hash(self.model_dump(exclude=left_out))
+        return content_hash(self.model_dump(exclude=left_out | self.implied()))
 
 
 SpecT = TypeVar("SpecT", bound=DataSpec)
@@ -270,10 +274,10 @@ def _require_place(dataset: type[DataSource], path: str, *, named: bool, source:
 
 def _dataset_options(dataset: type[DataSource], values: Mapping[str, Any]) -> Options:
     fields = dataset.options_type.model_fields
-    has = f"It has: {', '.join(map(_flag, fields))}." if fields else "It has no options."
+    has = f"It has: {', '.join(map(flag, fields))}." if fields else "It has no options."
     for key in values:
         if key not in fields:
-            raise SpecError(f"{dataset.name} has no {_flag(key)}. {has}")
+            raise SpecError(f"{dataset.name} has no {flag(key)}. {has}")
     try:
         return dataset.options_type.model_validate({k: None if v == "none" else v for k, v in values.items()})
     except ValidationError as error:
@@ -281,7 +285,7 @@ def _dataset_options(dataset: type[DataSource], values: Mapping[str, Any]) -> Op
         if not first["loc"]:
             raise SpecError(f"{dataset.name}: {_plain(first['msg'])}.") from error
         key = str(first["loc"][0])
-        raise SpecError(f"{_flag(key)} {first['input']}: {_plain(first['msg'])} ({dataset.name}).") from error
+        raise SpecError(f"{flag(key)} {first['input']}: {_plain(first['msg'])} ({dataset.name}).") from error
 
 
 def parse_options(cls: type[Backend[Any]], pairs: Iterable[str]) -> Options:
@@ -324,11 +328,7 @@ def _flag_message(error: ValidationError) -> str:
     first = error.errors()[0]
     if not first["loc"]:
         return f"{_plain(first['msg'])}."
-    return f"{_flag(str(first['loc'][0]))} {str(first['input'])!r}: {_plain(first['msg'])}."
-
-
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
+    return f"{flag(str(first['loc'][0]))} {str(first['input'])!r}: {_plain(first['msg'])}."
 
 
 def _plain(message: str) -> str:

@@ -12,9 +12,7 @@ from bench.contracts.errors import BenchError
 from bench.loading import Batch
 from bench.measure.clock import PhaseClock, Phases
 from bench.models.regularised import parameter_groups
-
-LEARNING_RATE = 0.05
-MOMENTUM = 0.9
+from bench.protocol import DEFAULTS, Optimizer, Protocol
 
 
 class DeviceError(BenchError):
@@ -32,8 +30,38 @@ class EpochResult:
     accuracy: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How weights are updated. ``momentum`` is None where the optimizer has none."""
+
+    optimizer: Optimizer = "sgd"
+    lr: float = DEFAULTS["sgd"].lr
+    weight_decay: float = 0.0
+    momentum: float | None = DEFAULTS["sgd"].momentum
+
+    @classmethod
+    def of(cls, protocol: Protocol) -> Recipe:
+        """Return what a run's spec asks for."""
+        lr = DEFAULTS[protocol.optimizer].lr if protocol.lr is None else protocol.lr
+        return cls(protocol.optimizer, lr, protocol.weight_decay, protocol.momentum)
+
+    def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of a model; what is not chosen here is as in torch.optim."""
+        kinds = {
+            "sgd": torch.optim.SGD,
+            "adam": torch.optim.Adam,
+            "radam": torch.optim.RAdam,
+            "rmsprop": torch.optim.RMSprop,
+        }
+        options = {"lr": self.lr}
+        if self.momentum is not None:
+            options["momentum"] = self.momentum
+        optimizer: torch.optim.Optimizer = kinds[self.optimizer](parameter_groups(model, self.weight_decay), **options)
+        return optimizer
+
+
 class Trainer:
-    """SGD with momentum and cross-entropy; a model that is None measures loading alone.
+    """Trains by a recipe and cross-entropy; a model that is None measures loading alone.
 
     ``augment`` is given each batch on the device, the number of its epoch and its own, and returns what is trained on.
     """
@@ -44,6 +72,7 @@ class Trainer:
         device: torch.device,
         *,
         amp: bool,
+        recipe: Recipe = Recipe(),
         scale: tuple[float, float] | None = None,
         channels_last: bool = False,
         compiled: bool = False,
@@ -62,7 +91,7 @@ class Trainer:
                 model.to(memory_format=torch.channels_last)
             if compiled:
                 self._model = torch.compile(model)
-            self._optimizer = torch.optim.SGD(parameter_groups(model), lr=LEARNING_RATE, momentum=MOMENTUM)
+            self._optimizer = recipe.optimizer_of(model)
             self._criterion = nn.CrossEntropyLoss()
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -29,7 +29,7 @@ from bench.measure.clock import PhaseClock, make_clock
 from bench.network import make_network
 from bench.record import EpochInfo, GpuInfo, IoInfo, OrderInfo, Phase, ProcessInfo
 from bench.spec import RunSpec
-from bench.training import EpochResult, Trainer, resolve_device
+from bench.training import EpochResult, Recipe, Trainer, resolve_device
 
 CHECKED_BATCHES = 20
 RESIDENT_BYTES = 64 * 2**20
@@ -70,7 +70,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     layout = {"channels_last": spec.channels_last, "compiled": spec.compile}
     augment = Augmenter(spec.augment, spec.seed, job.shape, device) if spec.augment else None
-    trainer = Trainer(model, device, amp=spec.amp, scale=job.scale, augment=augment, **layout)
+    trainer = Trainer(model, device, amp=spec.amp, recipe=Recipe.of(spec), scale=job.scale, augment=augment, **layout)
     link.tell("device", str(device))
     link.tell("environment", {**_environment(job, device), **weights, "freed_memory_kept": freed_memory_kept})
     link.ask("memory", "baseline")

@@ -22,6 +22,7 @@ LAYERS = [
     ["bench.child"],
     [
         "bench.registry",
+        "bench.protocol",
         "bench.learned",
         "bench.models",
         "bench.digest",

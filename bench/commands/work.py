@@ -66,6 +66,26 @@ class SpecFlags:
         int | None,
         typer.Option(metavar="K", help="With --shuffle block: blocks per buffer; 16 if not given.", show_default=False),
     ] = None
+    optimizer: Annotated[
+        Literal["sgd", "adam", "radam", "rmsprop"], typer.Option(help="How weights are updated (torch.optim).")
+    ] = "sgd"
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Learning rate; if not given, 0.05 for sgd, and for the others what torch.optim takes.",
+            show_default=False,
+        ),
+    ] = None
+    weight_decay: Annotated[float, typer.Option(metavar="X", help="Weight decay of the optimizer.")] = 0.0
+    momentum: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Momentum of sgd (0.9 if not given) or rmsprop (0), which alone have one.",
+            show_default=False,
+        ),
+    ] = None
     amp: Annotated[bool, typer.Option("--amp", help="Train in bfloat16 where that is safe (autocast).")] = False
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network (torch.compile); the first epoch pays for it.")

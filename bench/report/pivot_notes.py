@@ -12,6 +12,7 @@ from bench.record import RunRecord
 from bench.report.cells import failure_text
 from bench.report.pivot import Pivot
 from bench.report.pivot_tables import Marks
+from bench.report.protocol import protocol_text
 from bench.report.ratios import CEILING
 from bench.report.tables import machine_text, sample_text
 
@@ -113,6 +114,7 @@ def _work(firsts: list[RunRecord], pivot: Pivot) -> list[str]:
     parts += common(_epochs(record) for record in firsts)
     parts += common(f"shuffle {record.spec.shuffle}" for record in firsts)
     parts += common(f"on {record.device or record.spec.device}" for record in firsts)
+    parts += common(protocol_text(record) for record in firsts)
     for name in _SWITCHES:
         parts += common(name.replace("_", " ") if getattr(record.spec, name) else "" for record in firsts)
     augmented = common(augmentation.text(record.spec.augment) for record in firsts)

@@ -40,7 +40,7 @@ def work_flags(spec: RunSpec, **changes: Any) -> list[str]:
     flags += [part for key, value in options.items() for part in ("--data-option", f"{key}={value}")]
     for name, field in RunSpec.model_fields.items():
         value = changes.get(name, getattr(spec, name))
-        if name in _NOT_FLAGS or value is None or value == field.default:
+        if name in _NOT_FLAGS or name in spec.implied() or value is None or value == field.default:
             continue
         flag = f"--{_FLAG_NAMES.get(name, name.replace('_', '-'))}"
         text = augmentation.text(value) if isinstance(value, tuple) else str(value)

@@ -10,6 +10,7 @@ from bench.groups import equal_runs
 from bench.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.record import RunRecord
 from bench.report.learning import learning_notes
+from bench.report.protocol import protocol_text
 from bench.spec import NO_MODEL, PREFETCH_BATCHES
 from bench.stats import needed_count
 
@@ -110,7 +111,7 @@ def work_text(record: RunRecord) -> str:
     spec = record.spec
     samples = f"{record.data.count:,} samples" if record.data else ""
     parts = [samples, f"batch {spec.batch_size}", _workers_text(record), _epochs_text(record)]
-    parts += [record.device or spec.device]
+    parts += [record.device or spec.device, protocol_text(record)]
     switches = ("amp", "compile", "channels_last", "deterministic")
     parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
     parts += [f"augmented by {augmentation.text(spec.augment)}"] if spec.augment else []

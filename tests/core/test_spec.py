@@ -50,6 +50,26 @@ def test_weights_are_part_of_a_run_and_leave_others_their_identity() -> None:
     assert len({spec(weights=path).spec_id for path in (None, "a.pth", "b.pth")}) == 3
 
 
+def test_an_optimizer_is_completed_and_leaves_other_runs_their_identity() -> None:
+    def run(**fields: object) -> RunSpec:
+        return RunSpec(backend="hdf5", dataset="toys", options={"reader": "library"}, **fields)
+
+    # Written down before there was an optimizer to choose.
+    for same in ({}, {"optimizer": "sgd"}, {"lr": 0.05}, {"momentum": 0.9, "weight_decay": 0}):
+        assert run(**same).spec_id == "393cbea41327574b"
+    chosen = [
+        *({"lr": 0.1}, {"momentum": 0}, {"weight_decay": 0.1}, {"optimizer": "adam"}, {"optimizer": "radam"}),
+        *({"optimizer": "rmsprop"}, {"optimizer": "rmsprop", "momentum": 0.9}, {"optimizer": "adam", "lr": 0.05}),
+    ]
+    assert len({run(**fields).spec_id for fields in ({}, *chosen)}) == 1 + len(chosen)
+    assert run(optimizer="adam").spec_id == run(optimizer="adam", lr=0.001).spec_id
+    assert (run().lr, run().momentum) == (0.05, 0.9)
+    assert (run(optimizer="adam").lr, run(optimizer="adam").momentum) == (0.001, None)
+    assert (run(optimizer="rmsprop").lr, run(optimizer="rmsprop").momentum) == (0.01, 0.0)
+    for fields in chosen:
+        assert RunSpec.model_validate_json(run(**fields).model_dump_json()) == run(**fields)
+
+
 def test_a_spec_survives_json() -> None:
     base = spec(option=["compression=gzip"])
     assert RunSpec.model_validate_json(base.model_dump_json()) == base
@@ -74,6 +94,14 @@ def test_a_spec_survives_json() -> None:
         ({"workers": -1}, "--workers '-1': "),
         ({"prefetch": 0}, "--prefetch '0': input should be greater than or equal to 1."),
         ({"prefetch": 65}, "--prefetch '65': input should be less than or equal to 64."),
+        ({"optimizer": "adamw"}, "--optimizer 'adamw': input should be 'sgd', 'adam', 'radam' or 'rmsprop'."),
+        ({"optimizer": "adam", "momentum": 0.5}, "--momentum goes with --optimizer sgd and rmsprop: adam has none."),
+        ({"lr": 0}, "--lr '0': input should be greater than 0."),
+        ({"lr": float("nan")}, "--lr 'nan': "),
+        ({"momentum": 1}, "--momentum '1': input should be less than 1."),
+        ({"weight_decay": -1}, "--weight-decay '-1': "),
+        ({"model": "none", "lr": 0.1}, "--lr goes with a network: --model none trains nothing."),
+        ({"model": "none", "optimizer": "adam"}, "--optimizer goes with a network: --model none trains nothing."),
         ({"limit": 0}, "--limit '0': "),
         ({"device": "gpu"}, "--device 'gpu': must be auto, cpu, cuda or cuda:N."),
         ({"source": "remote"}, "--source 'remote': must be auto, official, synthetic or local:PATH."),

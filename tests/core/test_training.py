@@ -14,7 +14,7 @@ from bench.measure import clock as clocks
 from bench.measure.clock import HostClock
 from bench.prepare import prepare
 from bench.spec import RunSpec, StoreSpec, make_spec
-from bench.training import DeviceError, Trainer, normalised, resolve_device
+from bench.training import DeviceError, Recipe, Trainer, normalised, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -103,6 +103,25 @@ def test_loss_and_accuracy_equal_a_plain_training_loop() -> None:
     assert result.accuracy == right / 300
     sizes = [len(batch_y) for _, batch_y in batches]
     assert result.loss == pytest.approx(np.average(losses, weights=sizes))
+
+
+@pytest.mark.parametrize(
+    ("fields", "make"),
+    [
+        ({"optimizer": "sgd"}, lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
+        ({"lr": 0.1, "momentum": 0, "weight_decay": 0.01}, lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.01)),
+        ({"optimizer": "adam"}, torch.optim.Adam),
+        ({"optimizer": "radam", "weight_decay": 0.1}, lambda p: torch.optim.RAdam(p, weight_decay=0.1)),
+        ({"optimizer": "rmsprop"}, torch.optim.RMSprop),
+        ({"optimizer": "rmsprop", "momentum": 0.5}, lambda p: torch.optim.RMSprop(p, momentum=0.5)),
+    ],
+    ids=str,
+)
+def test_an_optimizer_is_the_one_of_torch_with_these_options(fields: dict, make) -> None:
+    spec = make_spec(RunSpec, [], backend="memory", dataset="toys", **fields)
+    parameters = torch.nn.Linear(2, 2)
+    found, expected = Recipe.of(spec).optimizer_of(parameters), make(parameters.parameters())
+    assert (type(found), found.defaults) == (type(expected), expected.defaults)
 
 
 def test_normalisation_maps_bytes_to_minus_one_to_one_and_standardises_other_values() -> None:
