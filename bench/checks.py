@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.measure.page_cache import COLD_AT_MOST, WARM_AT_LEAST
 from bench.metrics import IMPOSSIBLE_SHARE, METRICS
-from bench.record import RunRecord, WarningInfo
+from bench.record import EpochInfo, RunRecord, WarningInfo
 from bench.stats import summarise
 
 SHORT_EPOCH_S = 1.0
@@ -160,7 +160,7 @@ def _steal(record: RunRecord) -> str | None:
 def _others(record: RunRecord) -> str | None:
     facts = _disturbance(record)
     busy_s, total_s = facts.get("cpu_busy_s"), facts.get("cpu_total_s")
-    own = [(epoch.cpu_user_s, epoch.cpu_system_s) for epoch in record.epochs]
+    own = [(epoch.cpu_user_s, epoch.cpu_system_s) for epoch in _own_epochs(record)]
     if busy_s is None or not total_s or any(user_s is None or system_s is None for user_s, system_s in own):
         return None
     # Opening, starting workers and the sampler are ours, too, but lie outside of the epochs.
@@ -205,11 +205,12 @@ def _network(record: RunRecord) -> str | None:
 
 def _foreign_reads(record: RunRecord) -> str | None:
     device = _disturbance(record).get("device_read_bytes")
-    own = [epoch.io.storage_read_bytes for epoch in record.epochs]
+    epochs = _own_epochs(record)
+    own = [epoch.io.storage_read_bytes for epoch in epochs]
     if device is None or any(value is None for value in own) or record.data is None:
         return None
     foreign = device - sum(value for value in own if value is not None)
-    delivered = record.data.count * record.data.sample_bytes * len(record.epochs)
+    delivered = record.data.sample_bytes * sum(epoch.samples for epoch in epochs)
     if foreign <= FOREIGN_READ_SHARE * delivered + OWN_READ_BYTES:
         return None
     return (
@@ -239,6 +240,12 @@ def _sampler_cost(record: RunRecord) -> str | None:
         f"Sampling memory took {sampler.cpu_s / sampler.duration_s:.1%} of a core: with very many processes or pages "
         "it may have slowed the run. Compare epoch times with other runs of the same size only."
     )
+
+
+def _own_epochs(record: RunRecord) -> list[EpochInfo]:
+    """Return the epochs of the process that watched the machine: the last one, where a run went on in another."""
+    resumed = record.training.resumed_before if record.training else []
+    return [epoch for epoch in record.epochs if not resumed or epoch.epoch >= resumed[-1]]
 
 
 def _disturbance(record: RunRecord) -> dict[str, Any]:

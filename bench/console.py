@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bench.content import Decoding
+from bench.learned import EvaluationInfo
 from bench.observer import RunProgress
 from bench.record import EpochInfo, RunRecord
 from bench.report import render
@@ -40,6 +41,11 @@ def print_table(table: Table) -> None:
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
     out(render.terminal(table, width=width, colour=terminal))
+
+
+def tell_table(table: Table) -> None:
+    """Print a table on stderr, where stdout is for something else."""
+    say(render.terminal(table, width=PIPE_WIDTH, colour=False))
 
 
 def show(records: Sequence[RunRecord], known: Iterable[RunRecord] = ()) -> None:
@@ -77,6 +83,12 @@ def epoch_line(info: EpochInfo) -> str:
     kind = " (warm-up)" if info.warmup else ""
     learnt = f", loss {info.loss:.3f}, accuracy {info.accuracy:.1%}" if info.accuracy is not None else ""
     return f"epoch {info.epoch}{kind}: {info.epoch_s:.2f} s, waited {info.stall_fraction:.0%} for data{learnt}"
+
+
+def evaluation_line(info: EvaluationInfo) -> str:
+    """Return one line about an evaluation."""
+    scores = f"loss {info.loss:.3f}, accuracy {info.accuracy:.1%}, macro F1 {info.macro_f1:.1%}"
+    return f"{info.split} after epoch {info.epoch}: {scores} ({info.samples:,} samples in {info.evaluate_s:.2f} s)"
 
 
 def decoding_text(decoding: Decoding) -> str:
@@ -127,6 +139,10 @@ class PlainProgress:
         """Print a finished epoch."""
         say(epoch_line(info))
 
+    def evaluated(self, info: EvaluationInfo) -> None:
+        """Print an evaluation."""
+        say(evaluation_line(info))
+
 
 class QuietProgress(PlainProgress):
     """A line for what takes long, and each note once: for one of many runs. ``told`` are the notes of those before."""
@@ -148,6 +164,9 @@ class QuietProgress(PlainProgress):
 
     def epoch(self, info: EpochInfo) -> None:
         """Say nothing: the run has a line of its own."""
+
+    def evaluated(self, info: EvaluationInfo) -> None:
+        """Say nothing here, either."""
 
 
 class TerminalProgress:
@@ -207,3 +226,8 @@ class TerminalProgress:
         """Print a finished epoch above the bar."""
         if self._bars is not None:
             self._bars.console.print(epoch_line(info), markup=False, highlight=False)
+
+    def evaluated(self, info: EvaluationInfo) -> None:
+        """Print an evaluation above the bar."""
+        if self._bars is not None:
+            self._bars.console.print(evaluation_line(info), markup=False, highlight=False)

@@ -56,7 +56,9 @@ def _run_s(spec: RunSpec, known: Sequence[RunRecord]) -> float | None:
 
 
 def _seconds(record: RunRecord) -> float:
-    return START_S + sum(epoch.epoch_s for epoch in (*record.epochs, *([record.ideal] if record.ideal else [])))
+    evaluations = (*record.validation, *([record.test] if record.test else []))
+    epochs = (*record.epochs, *([record.ideal] if record.ideal else []))
+    return START_S + sum(epoch.epoch_s for epoch in epochs) + sum(info.evaluate_s for info in evaluations)
 
 
 def _count(spec: RunSpec, known: Sequence[RunRecord]) -> int | None:

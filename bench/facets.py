@@ -186,6 +186,7 @@ _FAMILIES: dict[str, Callable[[str, str], Facet]] = {OPTION: _option, DATA_OPTIO
 _LOADING = ("backend", "options", "workers", "worker_kind", "start_method", "prefetch")
 _WORK = (
     *("model", "weights", "batch_size", "epochs", "seed", "lr", "weight_decay", "momentum"),
+    *("val", "test", "early_stopping", "class_weights", "balanced_sampler"),
     *("shuffle", "amp", "compile", "channels_last", "augment", "deterministic"),
 )
 

@@ -73,7 +73,7 @@ class Run:
         self._matrix, self._series, self._progressed, self._attempt = matrix, series, progressed, attempt
         self._keep_stores = keep_stores
         self._slots = matrix.slots()
-        self._stores: dict[str, Path] = {}
+        self._stores: dict[str, frozenset[Path]] = {}
 
     def left(self) -> int:
         """Return how many runs are left."""
@@ -96,17 +96,19 @@ class Run:
         places = self._series.places
         # It is there, so this builds nothing.
         progress, spec = self._series.make_progress(), self._matrix.cells[cell]
-        self._stores[cell] = isolated.prepare(spec, places.data_dir, places.search, progress).path
+        self._stores[cell] = frozenset(
+            isolated.prepare(one, places.data_dir, places.search, progress).path
+            for one in (spec, *spec.evaluated_stores().values())
+        )
 
     def _remove_stores(self) -> None:
         waiting = {slot.cell for slot in self._progressed.remaining(self._slots)}
         kinds = {self._kind(cell) for cell in waiting - self._stores.keys()}
-        needed = {self._stores[cell] for cell in waiting if cell in self._stores}
         # Which store a cell reads that has not run yet is not known: it could be any of its kind.
-        needed |= {path for cell, path in self._stores.items() if self._kind(cell) in kinds}
-        for path in set(self._stores.values()) - needed:
+        kept = {cell: paths for cell, paths in self._stores.items() if cell in waiting or self._kind(cell) in kinds}
+        for path in set().union(*self._stores.values()) - set().union(*kept.values()):
             cleaning.remove(cleaning.Doomed(path, size_bytes=0))
-        self._stores = {cell: path for cell, path in self._stores.items() if path in needed}
+        self._stores = kept
 
     def _kind(self, cell: str) -> tuple[str, str]:
         spec = self._matrix.cells[cell]

@@ -9,20 +9,22 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench.child import LAST_LINES, Child, ChildDiedError, Failure, Link
 from bench.contracts.backend import BackendError
 from bench.contracts.source import Progress
+from bench.evaluation import evaluate
+from bench.findings import CacheEpoch, Findings
 from bench.job import Job
-from bench.measure import environment
+from bench.learned import EvaluationInfo, TrainingInfo
 from bench.measure.cgroup import MemoryLimit
 from bench.measure.memory import Pss, oom_kills
-from bench.measure.page_cache import Brought, PageCache
+from bench.measure.page_cache import PageCache
 from bench.measure.probes import Counters
-from bench.measure.sampler import Sampled, Sampler
-from bench.record import EpochInfo, ErrorInfo, GpuInfo, OrderInfo, Phase, Status
+from bench.measure.sampler import Sampler
+from bench.predictions import Predictions
+from bench.record import EpochInfo, ErrorInfo, GpuInfo, OrderInfo, Phase
 
 
 class RunProgress(Progress, Protocol):
@@ -31,40 +33,8 @@ class RunProgress(Progress, Protocol):
     def epoch(self, info: EpochInfo) -> None:
         """An epoch is complete."""
 
-
-@dataclass(slots=True)
-class CacheEpoch:
-    """The page cache around one epoch; ``read_bytes`` came from storage, opening included."""
-
-    brought: Brought
-    read_bytes: int | None = None
-    resident_after: float | None = None
-
-
-@dataclass(slots=True)
-class Findings:
-    """What is known of a run so far."""
-
-    status: Status = "interrupted"
-    phase: Phase = "prepare"
-    error: ErrorInfo | None = None
-    trace: str | None = None
-    environment: dict[str, Any] = field(default_factory=environment.machine)
-    device: str | None = None
-    reader: dict[str, Any] = field(default_factory=dict)
-    epochs: list[EpochInfo] = field(default_factory=list)
-    ideal: EpochInfo | None = None
-    order: OrderInfo | None = None
-    checked_samples: int | None = None
-    baseline_pss_bytes: int | None = None
-    sampled: Sampled | None = None
-    limited_peak_bytes: int | None = None
-    cache: list[CacheEpoch] = field(default_factory=list)
-    cache_probe: str | None = None
-    gpu: GpuInfo | None = None
-    gpu_used_before_bytes: int | None = None
-    gpu_used_context_bytes: int | None = None
-    last_lines: list[str] = field(default_factory=list)
+    def evaluated(self, info: EvaluationInfo) -> None:
+        """What has been learnt was evaluated."""
 
 
 START_S = 120.0
@@ -145,19 +115,22 @@ def _keep_sampled(found: Findings, sampler: Sampler) -> None:
         found.sampled = sampler.finish()
 
 
-_QUESTIONS = {"memory", "cache", "epoch-end", "gpu-watch", "gpu-context", "gpu-window"}
+_QUESTIONS = {
+    *("memory", "cache", "epoch-end", "gpu-watch", "gpu-context", "gpu-window"),
+    *("pause", "validation", "test", "keep"),
+}
 """What the measured process waits for an answer to."""
 
 
 class _Observer:
     def __init__(self, job: Job, label: str, found: Findings, progress: RunProgress, sampler: Sampler) -> None:
+        self._job = job
         self._spec = job.spec
         self._label = label
         self._found = found
         self._progress = progress
         self._sampler = sampler
         self._pages = PageCache(job.root)
-        self._samples = job.samples
         self._done = 0
         self._shown: int | None = None
         found.cache_probe = self._pages.probe
@@ -188,15 +161,17 @@ class _Observer:
     def _on_phase(self, phase: Phase) -> None:
         self._found.phase = phase
         if phase == "train" and self._shown is None:
-            self._begin(self._label, self._samples * self._spec.epochs)
+            after_epoch, at_end = self._job.evaluated_samples
+            left = self._spec.epochs - len(self._found.epochs)
+            self._begin(self._label, (self._job.samples + after_epoch) * left + at_end)
         elif phase == "check":
             self._progress.finish()
             self._shown = None
         elif phase == "ideal":
-            self._begin("the ceiling: training from memory", self._samples)
+            self._begin("the ceiling: training from memory", self._job.samples)
         elif phase == "order":
             self._progress.finish()
-            self._begin("reading the labels, once for a store", self._samples)
+            self._begin("reading the labels, once for a store", self._job.samples)
 
     def _begin(self, label: str, samples: int) -> None:
         self._shown = self._done
@@ -239,6 +214,44 @@ class _Observer:
         self._found.epochs[-1] = last.model_copy(
             update={"resident_before": epoch.brought.fraction, "resident_after": epoch.resident_after}
         )
+
+    def _on_note(self, text: str) -> None:
+        self._progress.note(text)
+
+    def _on_training(self, info: TrainingInfo) -> None:
+        self._found.training = info
+
+    def _on_pause(self, begins: bool) -> None:  # a message
+        self._sampler.pause(begins=begins)
+
+    def _on_validation(self, found: Predictions) -> None:
+        info = self._evaluation(found, detailed=False)
+        self._found.validation.append(info)
+        self._progress.evaluated(info)
+
+    def _on_test(self, found: Predictions) -> None:
+        self._found.test = self._evaluation(found, detailed=True)
+        self._progress.evaluated(self._found.test)
+
+    def _evaluation(self, found: Predictions, *, detailed: bool) -> EvaluationInfo:
+        self._found.predictions = found
+        return evaluate(
+            found.true,
+            found.predicted,
+            self._job.classes,
+            loss=found.loss,
+            split=found.split,
+            epoch=found.epoch,
+            evaluate_s=found.evaluate_s,
+            detailed=detailed,
+        )
+
+    def _on_keep(self, _: None) -> str:
+        return self._found.last_epoch()
+
+    def _on_resumed(self, told: list[str]) -> None:
+        for text in told:
+            self._found.go_on_from(text)
 
     def _on_ideal(self, info: EpochInfo) -> None:
         self._found.ideal = info

@@ -49,11 +49,59 @@ def _block_order(random: np.random.Generator, count: int, block_samples: int, bu
     return order[order < count]
 
 
+class Order:
+    """The order of all epochs of a run.
+
+    Args:
+        spec: Says how samples are shuffled.
+        count: Samples of the store.
+        members: Numbers ``(n,)`` of the samples that take part, ascending; None for all.
+        weights: Of the members, ``(n,)``, positive: how likely each is drawn. An epoch then is ``n`` draws with
+            replacement by NumPy's PCG64 seeded with (seed, epoch), whatever the shuffle. None where each comes once.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        count: int,
+        members: Indices | None = None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        self._spec = spec
+        self._count = count if members is None else len(members)
+        self._members = members
+        self._heights = None if weights is None else np.cumsum(weights)
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        return self._count
+
+    def places(self, epoch: int) -> Indices:
+        """Return the order of an epoch by the places of samples among the members, ``(n,)``."""
+        if self._heights is None:
+            return epoch_order(self._spec, self._count, epoch)
+        random = np.random.default_rng([self._spec.seed, epoch])
+        drawn = random.random(self._count) * self._heights[-1]
+        # Rounded up to the sum of all weights, a draw would be beyond the last member.
+        places: Indices = np.minimum(np.searchsorted(self._heights, drawn, side="right"), self._count - 1)
+        return places
+
+    def epoch(self, epoch: int, batches: int | None = None) -> Indices:
+        """Return the numbers of the samples of an epoch, or of its first ``batches``, in order."""
+        places = self.places(epoch)
+        if batches is not None:
+            places = places[: batches * self._spec.batch_size]
+        return places if self._members is None else self._members[places]
+
+    def batches(self, epoch: int, batches: int | None = None) -> list[Indices]:
+        """Return the samples of each batch of an epoch, or of its first ``batches``; the last one may be smaller."""
+        order, size = self.epoch(epoch, batches), self._spec.batch_size
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 def batch_indices(spec: RunSpec, count: int, epoch: int, batches: int | None = None) -> list[Indices]:
-    """Return the sample indices of each batch of an epoch, or of its first ``batches``; the last one may be smaller."""
-    order = epoch_order(spec, count, epoch)
-    starts = range(0, count, spec.batch_size)[:batches]
-    return [order[start : start + spec.batch_size] for start in starts]
+    """Return the batches of an epoch of all ``count`` samples, see :meth:`Order.batches`."""
+    return Order(spec, count).batches(epoch, batches)
 
 
 def mean_displacement(order: Indices) -> float | None:
@@ -108,18 +156,22 @@ def stored_labels(reader: BatchReader, hashes_path: Path, batch_size: int, on_ba
     every sample is read once, compared with its hash, and they are kept from then on. ``on_batch`` hears of
     the samples of each batch. Raises BackendError where a sample is not what the store was built with.
     """
-    path = hashes_path.with_name("labels.npz")
-    labels = _kept_labels(path, len(reader))
+    labels = kept_labels(hashes_path, len(reader))
     if labels is None:
         labels = _read_labels(reader, np.load(hashes_path), batch_size, on_batch)
         # A full disk is no reason to lose a run: the next one reads them again.
         with suppress(OSError):
-            _keep_labels(path, labels)
+            _keep_labels(_labels_path(hashes_path), labels)
     return labels
 
 
-def _kept_labels(path: Path, count: int) -> Labels | None:
+def _labels_path(hashes_path: Path) -> Path:
+    return hashes_path.with_name("labels.npz")
+
+
+def kept_labels(hashes_path: Path, count: int) -> Labels | None:
     """Return what was kept, or None where there is nothing, or nothing intact: zip has a checksum."""
+    path = _labels_path(hashes_path)
     try:
         # Opened here, as NumPy leaves its own file open where it is no zip.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from bench.contracts.source import Split
 
 Optimizer = Literal["sgd", "adam", "radam", "rmsprop"]
 
@@ -27,10 +29,15 @@ DEFAULTS: dict[Optimizer, Defaults] = {
 }
 
 
-class Protocol(BaseModel):
-    """The optimizer and its options; None becomes what the optimizer takes by default, so that records tell it.
+HELD_OUT = "held out"
+"""What a share of the training samples is called that is kept for validation."""
 
-    Loading alone trains nothing, so it takes none of this.
+
+class Protocol(BaseModel):
+    """The optimizer, the samples that are evaluated on, and what is done about unequal classes.
+
+    Options of the optimizer that are None become what it takes by default, so that records tell it. Loading alone
+    trains nothing, so it takes none of this but the sampler.
     """
 
     model: str = "cnn"
@@ -38,6 +45,31 @@ class Protocol(BaseModel):
     lr: float | None = Field(None, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     momentum: float | None = Field(None, ge=0, lt=1)
+    val: str | None = None
+    """What is evaluated after every epoch: a split, or a share of the training samples, which then are held out."""
+
+    test: Split | None = None
+    """The split that is evaluated at the end, with the weights that were best in validation where there is one."""
+
+    early_stopping: int | None = Field(None, ge=1)
+    """After how many epochs without a higher validation accuracy training ends."""
+
+    class_weights: bool = False
+    balanced_sampler: bool = False
+    """Whether samples are drawn with replacement, every class as often as any other."""
+
+    @field_validator("val", mode="before")
+    @classmethod
+    def _split_or_share(cls, value: Any) -> Any:
+        if value is None or value in get_args(Split):
+            return value
+        try:
+            share = float(value)
+        except (TypeError, ValueError):
+            share = 0.0
+        if not 0 < share < 1:
+            raise ValueError(f"must be a split ({', '.join(get_args(Split))}) or a share between 0 and 1, like 0.1")
+        return f"{share:g}"
 
     @model_validator(mode="before")
     @classmethod
@@ -58,7 +90,25 @@ class Protocol(BaseModel):
         chosen = (name for name in _OF_NETWORKS if getattr(self, name) != Protocol.model_fields[name].default)
         if self.model == NO_MODEL and (name := next((n for n in chosen if n not in self.implied()), None)):
             raise ValueError(f"{flag(name)} goes with a network: --model none trains nothing")
+        if self.early_stopping is not None and self.val is None:
+            raise ValueError("--early-stopping goes with --val, whose accuracy it watches")
+        if self.test is not None and self.test == self.val:
+            raise ValueError(
+                f"--test {self.test} is what --val chooses the weights by: validate on another split, or on a share of "
+                "the training samples, like --val 0.1"
+            )
         return self
+
+    @property
+    def val_share(self) -> float | None:
+        """The share of the training samples that is held out, None where there is none."""
+        return None if self.val is None or self.val in get_args(Split) else float(self.val)
+
+    @property
+    def evaluated_splits(self) -> dict[str, Split]:
+        """The splits that are evaluated on, each with a store of its own, by the name of the field."""
+        named = {"val": None if self.val_share is not None else self.val, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}  # type: ignore[misc]  # checked above
 
     def implied(self) -> set[str]:
         """Return the fields whose values follow from the others, so that they are no part of a run's identity."""
@@ -66,7 +116,10 @@ class Protocol(BaseModel):
         return {name for name, value in defaults.items() if getattr(self, name) in (None, value)}
 
 
-_OF_NETWORKS = ("optimizer", "lr", "weight_decay", "momentum")
+_OF_NETWORKS = (
+    *("optimizer", "lr", "weight_decay", "momentum"),
+    *("val", "test", "early_stopping", "class_weights"),
+)
 
 
 def flag(field: str) -> str:

@@ -3,8 +3,8 @@
 Schema history:
 1  first version.
 2  repeats and campaigns; state of the page cache, ceiling, parts of the start-up, sampler, last lines of an error.
-   Later on the block shuffle and how well samples were shuffled; validation, test, folds and augmentation.
-   All new fields have defaults, so that older records load as they are.
+   Later on the block shuffle and how well it shuffled; validation, test, folds and augmentation.
+   All new fields have defaults, so older records load.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.spec import RunSpec, Shuffle
 SCHEMA_VERSION = 2
 
 Status = Literal["ok", "failed", "unsupported", "interrupted"]
-Phase = Literal["prepare", "cache", "start", "open", "train", "check", "ideal", "order"]
+Phase = Literal["prepare", "cache", "start", "open", "train", "evaluate", "checkpoint", "check", "ideal", "order"]
 
 
 class RecordError(BenchError):
@@ -270,12 +270,12 @@ class GpuInfo(_Part):
 class OrderInfo(_Part):
     """The order of samples and, of epoch 0, how well it shuffled them, relative to a uniform shuffle.
 
-    ``block_samples`` and ``buffer_blocks`` are those of a block shuffle. ``mean_displacement``: 0 is the stored order,
-    1 a uniform shuffle. ``class_mixing``: 1 is a uniform shuffle, more means that the classes of batches vary more, up
-    to about the batch size. :mod:`bench.order` defines both; None where there is nothing to shuffle or to mix.
+    ``balanced`` samples are drawn; ``block_samples`` and ``buffer_blocks`` are those of a block shuffle.
+    ``mean_displacement``: 0 is the stored order, 1 a uniform shuffle. ``class_mixing``: 1 is a uniform shuffle, more
+    means that the classes of batches vary more. :mod:`bench.order` defines both; None where nothing is shuffled.
     """
 
-    kind: Shuffle
+    kind: Literal[Shuffle, "balanced"]
     block_samples: int | None = None
     buffer_blocks: int | None = None
     mean_displacement: float | None

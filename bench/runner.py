@@ -10,11 +10,13 @@ from typing import Any
 from bench import checks, isolated, registry
 from bench.attempt import Attempt
 from bench.contracts.errors import BenchError
-from bench.job import Job
+from bench.findings import Findings
+from bench.job import EvaluatedStore, Job
 from bench.measure import environment
 from bench.measure.file_systems import block_device
 from bench.measure.page_cache import judge
-from bench.observer import Findings, RunProgress, observe
+from bench.observer import RunProgress, observe
+from bench.predictions import Predictions
 from bench.prepare import UnsupportedError
 from bench.record import (
     CacheInfo,
@@ -58,10 +60,11 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A record, and the traceback behind a failure."""
+    """A record, the traceback behind a failure, and what the last evaluation took samples for."""
 
     record: RunRecord
     trace: str | None
+    predictions: Predictions | None = None
 
 
 def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) -> Outcome:
@@ -81,9 +84,12 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
         store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=attempt.repair)
         _require_batch(spec, store)
         _require_shape(spec, store)
+        evaluated = _evaluated_stores(spec, store, places, progress, attempt)
+        job = _job(spec, store, evaluated, attempt)
+        _require_checkpoint(job)
         found.phase = "start"
         found.environment |= environment.provenance(attempt.command)
-        observe(_job(spec, store, attempt), _label(spec), found, progress, attempt.timeout_s)
+        observe(job, _label(spec), found, progress, attempt.timeout_s)
     except UnsupportedError as error:
         found.status = "unsupported"
         found.error = ErrorInfo(phase="prepare", type=type(error).__name__, message=str(error))
@@ -95,7 +101,7 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
     except KeyboardInterrupt:
         found.status = "interrupted"
         found.error = ErrorInfo(phase=found.phase, type="KeyboardInterrupt", message="Interrupted.")
-    return Outcome(_record(spec, started_at, attempt, found, store), found.trace)
+    return Outcome(_record(spec, started_at, attempt, found, store), found.trace, found.predictions)
 
 
 def _require_device(spec: RunSpec) -> None:
@@ -131,16 +137,44 @@ def _require_backend(spec: RunSpec) -> None:
 
 def _require_batch(spec: RunSpec, store: Store) -> None:
     count = store.manifest.count
-    if spec.batch_size > count:
+    trained = count if spec.val_share is None else count - round(spec.val_share * count)
+    if spec.batch_size > trained:
+        held_out = f", of which {count - trained} are held out" if trained < count else ""
         raise BatchTooLargeError(
-            f"--batch-size {spec.batch_size} is larger than the data: {spec.dataset} {spec.split} has {count} samples."
+            f"--batch-size {spec.batch_size} is larger than the data: {spec.dataset} {spec.split} has {count} "
+            f"samples{held_out}."
         )
     least = 1 if spec.model == NO_MODEL else registry.models()[spec.model].least_batch
-    if (count % spec.batch_size or spec.batch_size) < least:
+    if (trained % spec.batch_size or spec.batch_size) < least:
         raise BatchTooSmallError(
             f"{spec.model} cannot train on a batch of one sample, which --batch-size {spec.batch_size} leaves of "
-            f"{count} samples: it normalises over the samples of a batch. Choose another --batch-size."
+            f"{trained} samples: it normalises over the samples of a batch. Choose another --batch-size."
         )
+
+
+def _evaluated_stores(
+    spec: RunSpec, store: Store, places: Places, progress: RunProgress, attempt: Attempt
+) -> dict[str, EvaluatedStore]:
+    """Prepare a store of every split that is evaluated, whole, by the name of its field."""
+    stores = {}
+    for name, of_split in spec.evaluated_stores().items():
+        found = isolated.prepare(of_split, places.data_dir, places.search, progress, repair=attempt.repair)
+        known, trained = found.manifest, store.manifest
+        if (known.shape, known.dtype, known.classes) != (trained.shape, trained.dtype, trained.classes):
+            raise SampleShapeError(
+                f"--{name} {of_split.split}: samples are {known.dtype} {known.shape} in {len(known.classes)} classes, "
+                f"those of {spec.split} {trained.dtype} {trained.shape} in {len(trained.classes)}. Make them alike."
+            )
+        stores[name] = EvaluatedStore(of_split.split, found.root, found.hashes_path, known.count)
+    return stores
+
+
+def _require_checkpoint(job: Job) -> None:
+    if job.checkpoint is not None and job.checkpoint.exists():
+        # Only then is torch worth its import time here.
+        from bench.checkpoint import Checkpoint
+
+        Checkpoint.at(job.checkpoint, job.spec, job.digest)
 
 
 def _require_shape(spec: RunSpec, store: Store) -> None:
@@ -160,7 +194,7 @@ def _require_shape(spec: RunSpec, store: Store) -> None:
         )
 
 
-def _job(spec: RunSpec, store: Store, attempt: Attempt) -> Job:
+def _job(spec: RunSpec, store: Store, evaluated: dict[str, EvaluatedStore], attempt: Attempt) -> Job:
     known = store.manifest
     mean, std = known.content.mean, known.content.std
     return Job(
@@ -170,9 +204,13 @@ def _job(spec: RunSpec, store: Store, attempt: Attempt) -> Job:
         samples=known.count,
         shape=known.shape,
         dtype=known.dtype,
-        classes=len(known.classes),
+        classes=known.classes,
         scale=None if mean is None or std is None else (mean, std),
         ceiling=attempt.ceiling,
+        val=evaluated.get("val"),
+        test=evaluated.get("test"),
+        digest=known.source_digest,
+        checkpoint=attempt.checkpoint,
     )
 
 
@@ -202,6 +240,10 @@ def _record(spec: RunSpec, started_at: str, attempt: Attempt, found: Findings, s
         cache=_cache_info(spec, found, store),
         memory=_memory_info(found, store),
         gpu=_gpu_info(found),
+        training=found.training,
+        validation=found.validation,
+        test=found.test,
+        fold=attempt.fold,
     )
     return record.model_copy(update={"warnings": checks.warnings_for(record)})
 

@@ -45,6 +45,11 @@ _ADDED = (
     "lr",
     "weight_decay",
     "momentum",
+    "val",
+    "test",
+    "early_stopping",
+    "class_weights",
+    "balanced_sampler",
 )
 """Fields that later versions added: at their defaults they are no part of a run's identity."""
 
@@ -196,6 +201,11 @@ class RunSpec(Protocol, StoreSpec):
         for name in ("block_samples", "buffer_blocks"):
             if self.shuffle != "block" and getattr(self, name) is not None:
                 raise ValueError(f"{flag(name)} goes with --shuffle block alone")
+        if self.balanced_sampler and self.shuffle != "full":
+            raise ValueError("--balanced-sampler is an order of its own: leave --shuffle out")
+        for name, split in self.evaluated_splits.items():
+            if split == self.split:
+                raise ValueError(f"--{name} {split}: that is what is trained on. Choose another split, or --split")
         return self
 
     @model_validator(mode="after")
@@ -217,6 +227,12 @@ class RunSpec(Protocol, StoreSpec):
                 "--memory-limit does not go with --cache warm: what is kept in memory for it is not limited"
             )
         return self
+
+    def evaluated_stores(self) -> dict[str, StoreSpec]:
+        """Return the stores of the splits that are evaluated, whole whatever the limit, by the name of the field."""
+        fields = {name: getattr(self, name) for name in StoreSpec.model_fields}
+        splits = self.evaluated_splits.items()
+        return {name: StoreSpec(**{**fields, "split": split, "limit": None}) for name, split in splits}
 
     @property
     def spec_id(self) -> str:
@@ -256,8 +272,9 @@ def make_spec(
         spec = kind(dataset_options=chosen.model_dump(mode="json"), **fields)
     except ValidationError as error:
         raise SpecError(_flag_message(error)) from error
-    if spec.split not in dataset.splits:
-        raise SpecError(f"{spec.dataset} has no split {spec.split!r}. It has: {', '.join(dataset.splits)}.")
+    for split in (spec.split, *(spec.evaluated_splits.values() if isinstance(spec, RunSpec) else ())):
+        if split not in dataset.splits:
+            raise SpecError(f"{spec.dataset} has no split {split!r}. It has: {', '.join(dataset.splits)}.")
     augmentation.require_content(getattr(spec, "augment", ()), spec.dataset, dataset.content)
     return spec
 

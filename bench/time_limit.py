@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from bench.contracts.errors import BenchError
+from bench.learned import EvaluationInfo
 from bench.observer import RunProgress
 from bench.record import EpochInfo
 
@@ -40,6 +41,11 @@ class Limited:
         """Pass a finished epoch on."""
         self._require_time()
         self._progress.epoch(info)
+
+    def evaluated(self, info: EvaluationInfo) -> None:
+        """Pass an evaluation on."""
+        self._require_time()
+        self._progress.evaluated(info)
 
     def finish(self) -> None:
         """End the task."""

@@ -32,18 +32,22 @@ class EpochResult:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How weights are updated. ``momentum`` is None where the optimizer has none."""
+    """How weights are updated. ``momentum`` is None where the optimizer has none.
+
+    ``class_weights`` are how much the loss of a sample of each class counts, None for all alike.
+    """
 
     optimizer: Optimizer = "sgd"
     lr: float = DEFAULTS["sgd"].lr
     weight_decay: float = 0.0
     momentum: float | None = DEFAULTS["sgd"].momentum
+    class_weights: tuple[float, ...] | None = None
 
     @classmethod
-    def of(cls, protocol: Protocol) -> Recipe:
+    def of(cls, protocol: Protocol, class_weights: tuple[float, ...] | None = None) -> Recipe:
         """Return what a run's spec asks for."""
         lr = DEFAULTS[protocol.optimizer].lr if protocol.lr is None else protocol.lr
-        return cls(protocol.optimizer, lr, protocol.weight_decay, protocol.momentum)
+        return cls(protocol.optimizer, lr, protocol.weight_decay, protocol.momentum, class_weights)
 
     def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer of a model; what is not chosen here is as in torch.optim."""
@@ -58,6 +62,11 @@ class Recipe:
             options["momentum"] = self.momentum
         optimizer: torch.optim.Optimizer = kinds[self.optimizer](parameter_groups(model, self.weight_decay), **options)
         return optimizer
+
+    def criterion(self, device: torch.device) -> nn.CrossEntropyLoss:
+        """Return the loss: a mean over the batch, weighted where classes do not count alike."""
+        weights = self.class_weights
+        return nn.CrossEntropyLoss(None if weights is None else torch.tensor(weights, device=device))
 
 
 class Trainer:
@@ -79,6 +88,7 @@ class Trainer:
         augment: Callable[[Tensor, int, int], Tensor] | None = None,
     ) -> None:
         self._augment = augment
+        self.network = model
         self._model: Callable[[Tensor], Tensor] | None = model
         self._device = device
         self._amp = amp
@@ -91,20 +101,60 @@ class Trainer:
                 model.to(memory_format=torch.channels_last)
             if compiled:
                 self._model = torch.compile(model)
-            self._optimizer = recipe.optimizer_of(model)
-            self._criterion = nn.CrossEntropyLoss()
+            self.optimizer = recipe.optimizer_of(model)
+            self._criterion = recipe.criterion(device)
 
     def step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
         """Train on one batch on the device; return its loss and number of right answers, unsynchronised."""
         if self._model is None:
             return None
-        self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._amp):
-            scores = self._model(normalised(x, self._scale).contiguous(memory_format=self._layout))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            scores = self._model(self._input(x))
             loss = self._criterion(scores, y)
         loss.backward()
-        self._optimizer.step()
+        self.optimizer.step()
         return loss.detach(), (scores.detach().argmax(1) == y).sum()
+
+    @property
+    def trained(self) -> nn.Module:
+        """The network itself, not compiled. Raises ValueError where loading alone is measured."""
+        if self.network is None:
+            raise ValueError("there is no network: loading alone is measured")
+        return self.network
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._amp)
+
+    def _input(self, x: Tensor) -> Tensor:
+        return normalised(x, self._scale).contiguous(memory_format=self._layout)
+
+    def predict(self, batches: Iterator[Batch], on_batch: Callable[[int], None]) -> tuple[float, Tensor, Tensor]:
+        """Return the mean loss of samples, and their true and predicted classes ``(n,)`` on the CPU, in order.
+
+        Nothing is learnt, and nothing random drawn: the network is in its mode for evaluation meanwhile. It runs as it
+        is, never compiled. The loss is that of the samples, however much their classes count in training.
+        """
+        network = self.trained
+        losses: list[Tensor] = []
+        true: list[Tensor] = []
+        predicted: list[Tensor] = []
+        network.eval()
+        try:
+            with torch.no_grad():
+                for x, y in batches:
+                    x_device, y_device = self._on_device(x, y)
+                    with self._autocast():
+                        scores = network(self._input(x_device))
+                        losses.append(nn.functional.cross_entropy(scores, y_device, reduction="sum").double())
+                    predicted.append(scores.argmax(1))
+                    # A batch belongs to the loader.
+                    true.append(y.cpu().clone())
+                    on_batch(len(y))
+        finally:
+            network.train()
+        labels = torch.cat(true)
+        return float(torch.stack(losses).sum()) / len(labels), labels, torch.cat(predicted).cpu()
 
     def _on_device(self, x: Tensor, y: Tensor) -> Batch:
         """Copy a batch to the device; on CUDA beside the computing, in a stream of its own."""

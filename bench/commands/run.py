@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +16,20 @@ from bench.commands.places import places
 from bench.commands.tracked import Track, log, trackers
 from bench.commands.work import work_flags
 from bench.flags import Backend, DataDir, Dataset, Options, Results, dataset_flags
+
+if TYPE_CHECKING:
+    from bench.record import RunRecord
+    from bench.spec import RunSpec
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Turn:
+    """One run of a command: what it is called, what it does and how, and where its predictions go."""
+
+    label: str
+    spec: RunSpec
+    attempt: Attempt
+    predictions: Path | None
 
 
 @dataset_flags
@@ -26,40 +42,154 @@ def run(
     backend: Backend,
     dataset: Dataset,
     option: Options = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|K",
+            help="Cross-validation: a run for each fold of the data set, or for the first K, tested on that fold.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the training there after every epoch; where the file exists, go on from it, exactly.",
+            show_default=False,
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what the last evaluation (--test, else --val) took each sample for, as CSV.",
+            show_default=False,
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Runs in fresh processes; their spread is what counts.", min=1)] = 1,
     track: Track = None,
     data_dir: DataDir = None,
     results: Results = Path("results"),
     json: Annotated[
-        bool, typer.Option("--json", help="Print the record (one after the other with --repeats), and nothing else.")
+        bool,
+        typer.Option(
+            "--json", help="Print the record (one after the other with --repeats or --folds), and nothing else."
+        ),
     ] = False,
 ) -> None:
     """Train from one backend and report where the time went."""
     from bench import console, runner
     from bench import results as records
-    from bench.spec import RunSpec, make_spec
+    from bench.checkpoint import NothingLeftError
+    from bench.folds import earlier_run
+    from bench.report.folds import fold_table
 
-    spec = make_spec(RunSpec, option or [], dataset_options=dataset_options, dataset=dataset, backend=backend, **work)
+    fields = {"dataset": dataset, "backend": backend, **work}
+    attempt = dataclasses.replace(attempt, checkpoint=checkpoint)
+    if folds is None:
+        turns = _repeats(option or [], dataset_options, fields, attempt, predictions, repeats)
+    else:
+        turns = _folds(folds, option or [], dataset_options, fields, attempt, predictions, repeats)
     where = places(data_dir)
-    spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
+    turns[0].spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     records.require_writable(results)
+    for turn in turns:
+        _require_files(turn, repeats)
     chosen = trackers(track)
-    done, written = [], []
+    done: list[RunRecord] = []
+    written = []
     try:
-        for repeat in range(repeats):
-            if repeats > 1:
-                console.say(f"Run {repeat + 1} of {repeats}:")
-            outcome = runner.run(spec, where, console.make_progress(), dataclasses.replace(attempt, repeat=repeat))
+        for number, turn in enumerate(turns):
+            if len(turns) > 1:
+                console.say(turn.label)
+            try:
+                outcome = runner.run(turn.spec, where, console.make_progress(), turn.attempt)
+            except NothingLeftError as complete:
+                console.say(str(complete))
+                known = [record for _, record in records.read_all(results)[0]]
+                if folds is not None and (earlier := earlier_run(turn.spec, turn.spec.spec_id, known)) is not None:
+                    done.append(earlier)
+                continue
             done.append(outcome.record)
             if json:
                 console.out(outcome.record.to_json())
-            elif outcome.record.status == "ok" and repeat == repeats - 1:
+            elif outcome.record.status == "ok" and folds is None and number == len(turns) - 1:
                 console.show(done, records.related(outcome.record, results))
             # Written last, so that a full disk does not take the result from the user's eyes.
             path = records.write(outcome.record, results)
             written.append((outcome.record, path))
             console.say(f"Record: {path}")
             require_ok(outcome.record, outcome.trace)
+            if turn.predictions is not None and outcome.predictions is not None:
+                outcome.predictions.write(turn.predictions)
+        if folds is not None and done:
+            (console.tell_table if json else console.print_table)(fold_table(done))
     finally:
         # After the last run, as what a tracker starts in this process would disturb the next.
         log(chosen, written)
+
+
+def _repeats(
+    option: list[str],
+    dataset_options: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    attempt: Attempt,
+    predictions: Path | None,
+    repeats: int,
+) -> list[_Turn]:
+    from bench.spec import RunSpec, make_spec
+
+    spec = make_spec(RunSpec, option, dataset_options=dataset_options, **fields)
+    return [
+        _Turn(f"Run {number + 1} of {repeats}:", spec, dataclasses.replace(attempt, repeat=number), predictions)
+        for number in range(repeats)
+    ]
+
+
+def _folds(
+    text: str,
+    option: list[str],
+    dataset_options: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    attempt: Attempt,
+    predictions: Path | None,
+    repeats: int,
+) -> list[_Turn]:
+    from bench import folds
+    from bench.spec import RunSpec, make_spec
+
+    dataset = fields["dataset"]
+    folds.require_alone(dataset_options, fields["test"], repeats)
+    chosen = folds.chosen_folds(text, dataset)
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-folds"
+    turns = []
+    for fold in chosen:
+        options = {**dataset_options, folds.OPTION: fold}
+        spec = make_spec(RunSpec, option, dataset_options=options, **{**fields, "test": "test"})
+        own = dataclasses.replace(
+            attempt, fold=folds.info(name, fold, dataset), checkpoint=_of_fold(attempt.checkpoint, fold)
+        )
+        turns.append(_Turn(f"Fold {fold} of {len(chosen)}:", spec, own, _of_fold(predictions, fold)))
+    return turns
+
+
+def _of_fold(path: Path | None, fold: int) -> Path | None:
+    return None if path is None else path.with_stem(f"{path.stem}-fold-{fold}")
+
+
+def _require_files(turn: _Turn, repeats: int) -> None:
+    """Raise BenchError where the files of a training make no sense, or cannot be written."""
+    from bench.files import require_place
+    from bench.spec import NO_MODEL, SpecError
+
+    spec = turn.spec
+    for flag, path in (("--checkpoint", turn.attempt.checkpoint), ("--predictions", turn.predictions)):
+        if path is None:
+            continue
+        if spec.model == NO_MODEL:
+            raise SpecError(f"{flag} goes with a network: --model none trains nothing.")
+        if repeats > 1:
+            raise SpecError(f"{flag} is the file of one training: leave --repeats out.")
+        require_place(path, flag)
+    if turn.predictions is not None and spec.val is None and spec.test is None:
+        raise SpecError("--predictions goes with --test or --val: nothing else is predicted.")

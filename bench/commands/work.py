@@ -86,6 +86,41 @@ class SpecFlags:
             show_default=False,
         ),
     ] = None
+    val: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT|SHARE",
+            help="Evaluate after every epoch: on a split, or on a share of the training samples (0.1), which then are "
+            "not trained on.",
+            show_default=False,
+        ),
+    ] = None
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="Evaluate at the end, with the weights that were best in validation if there is --val.",
+            show_default=False,
+        ),
+    ] = None
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Stop after N epochs without a higher validation accuracy; needs --val.",
+            show_default=False,
+        ),
+    ] = None
+    class_weights: Annotated[
+        bool, typer.Option("--class-weights", help="Weigh losses by the inverse frequency of their class.")
+    ] = False
+    balanced_sampler: Annotated[
+        bool,
+        typer.Option(
+            "--balanced-sampler",
+            help="Draw samples with replacement, every class as often as any other: an order of its own.",
+        ),
+    ] = False
     amp: Annotated[bool, typer.Option("--amp", help="Train in bfloat16 where that is safe (autocast).")] = False
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network (torch.compile); the first epoch pays for it.")

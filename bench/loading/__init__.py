@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.contracts.reader import BatchReader, DeviceReader, Reader
 from bench.loading.batches import Batch, Loader, WorkerError
+from bench.order import Order
 from bench.spec import PREFETCH_BATCHES, RunSpec
 
 if TYPE_CHECKING:
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["PREFETCH_BATCHES", "Batch", "Loader", "WorkerError", "make_loader"]
 
 
-def make_loader(reader: BatchReader, spec: RunSpec, device: torch.device | None = None) -> Loader:
+def make_loader(
+    reader: BatchReader, spec: RunSpec, device: torch.device | None = None, order: Order | None = None
+) -> Loader:
     """Return the loader that ``spec`` asks for; batches for a CUDA device lie in page-locked memory.
+
+    Samples come in ``order``, by default that of all samples of the reader.
 
     A reader that fills buffers is given buffers that are made once and used again. One that makes batches of its own
     (one sample at a time and stacked, or an outsider's) is asked for those, in processes through torch's DataLoader, as
@@ -29,14 +34,16 @@ def make_loader(reader: BatchReader, spec: RunSpec, device: torch.device | None 
     from bench.loading.device import DeviceLoader
     from bench.loading.inline import InlineLoader
 
+    order = Order(spec, len(reader)) if order is None else order
     if device is not None and device.type == "cuda" and isinstance(reader, DeviceReader):
-        return DeviceLoader(reader, len(reader), spec, device)
+        return DeviceLoader(reader, order, device)
     pin = device is not None and device.type == "cuda"
     if isinstance(reader, Reader) and type(reader).__getitems__ is Reader.__getitems__:
         if spec.workers == 0:
-            return InlineLoader(reader, spec, pin=pin)
+            return InlineLoader(reader, spec, order, pin=pin)
         kind = threads.ThreadLoader if spec.worker_kind == "thread" else processes.ProcessLoader
-        return kind(reader, spec, pin=pin)
+        return kind(reader, spec, order, pin=pin)
     if spec.workers == 0:
-        return makers.InlineMaker(reader, spec)
-    return (makers.ThreadMaker if spec.worker_kind == "thread" else makers.DataLoaderMaker)(reader, spec, pin=pin)
+        return makers.InlineMaker(reader, order)
+    maker = makers.ThreadMaker if spec.worker_kind == "thread" else makers.DataLoaderMaker
+    return maker(reader, spec, order, pin=pin)

@@ -11,7 +11,6 @@ import torch
 
 from bench.child import Failure
 from bench.contracts.reader import Indices, Reader, torch_dtype
-from bench.order import epoch_order
 from bench.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Loader(Protocol):
         """Bring up all workers and wait until they are ready; nothing is read yet."""
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
-        """Yield ``(x, y)`` for each of :func:`bench.order.batch_indices`, or for its first ``batches``, in that order.
+        """Yield ``(x, y)`` for each of :meth:`bench.order.Order.batches`, in that order.
 
         A batch holds until the next one is asked for.
         """
@@ -110,12 +109,6 @@ def slots_needed(spec: RunSpec, samples: int) -> int:
     Each worker keeps ``spec.prefetch`` batches ready; a task of as many batches does.
     """
     return spec.workers * math.ceil(spec.prefetch * spec.batch_size / samples) + 1
-
-
-def order_of(spec: RunSpec, count: int, epoch: int, batches: int | None) -> Indices:
-    """Return the samples of an epoch, or of its first ``batches``, in order."""
-    order = epoch_order(spec, count, epoch)
-    return order if batches is None else order[: batches * spec.batch_size]
 
 
 def tasks_of(order: Indices, samples: int) -> list[tuple[int, int]]:

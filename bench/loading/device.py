@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.contracts.reader import DeviceReader
 from bench.loading.batches import Batch
-from bench.order import batch_indices
-from bench.spec import RunSpec
+from bench.order import Order
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +17,9 @@ if TYPE_CHECKING:
 class DeviceLoader:
     """Asks a reader, opened on the device, for its batches there."""
 
-    def __init__(self, reader: DeviceReader, count: int, spec: RunSpec, device: torch.device) -> None:
+    def __init__(self, reader: DeviceReader, order: Order, device: torch.device) -> None:
         self._reader = reader
-        self._count = count
-        self._spec = spec
+        self._order = order
         self._device = device
 
     def start(self) -> None:
@@ -29,7 +27,7 @@ class DeviceLoader:
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """See Loader.epoch."""
-        plan = iter(batch_indices(self._spec, self._count, epoch, batches))
+        plan = iter(self._order.batches(epoch, batches))
         delivered: Any = self._reader.device_batches(plan, self._device)
         # Left early, it has to let go of what is under way.
         with closing(delivered):

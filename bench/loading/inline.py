@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.contracts.reader import Reader
-from bench.loading.batches import Batch, Slot, order_of
+from bench.loading.batches import Batch, Slot
+from bench.order import Order
 from bench.spec import RunSpec
 
 
 class InlineLoader:
     """Fills one buffer again and again; two where they are copied to a device meanwhile."""
 
-    def __init__(self, reader: Reader, spec: RunSpec, *, pin: bool) -> None:
+    def __init__(self, reader: Reader, spec: RunSpec, order: Order, *, pin: bool) -> None:
         self._reader = reader
         self._spec = spec
+        self._order = order
         size = min(spec.batch_size, len(reader))
         self._slots = [Slot.allocated(reader, size, spec.batch_size, pin=pin) for _ in range(2 if pin else 1)]
 
@@ -23,7 +25,7 @@ class InlineLoader:
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """See Loader.epoch."""
-        order = order_of(self._spec, len(self._reader), epoch, batches)
+        order = self._order.epoch(epoch, batches)
         self._reader.begin(order)
         size = self._spec.batch_size
         for number, start in enumerate(range(0, len(order), size)):

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bench.child import Failure, failure_of
@@ -18,23 +19,23 @@ from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
 from bench.loading.batches import Batch, WorkerError
 from bench.loading.workers import begin_worker
-from bench.order import batch_indices
+from bench.order import Order
 from bench.spec import RunSpec
 
 
 class InlineMaker:
     """Reads each batch when it is asked for, in the consumer's own thread."""
 
-    def __init__(self, reader: BatchReader, spec: RunSpec) -> None:
+    def __init__(self, reader: BatchReader, order: Order) -> None:
         self._reader = reader
-        self._spec = spec
+        self._order = order
 
     def start(self) -> None:
         """There is nobody to start."""
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
-        for indices in batch_indices(self._spec, len(self._reader), epoch, batches):
+        for indices in self._order.batches(epoch, batches):
             yield self._reader.__getitems__(indices)
 
     def close(self) -> None:
@@ -44,9 +45,10 @@ class InlineMaker:
 class ThreadMaker:
     """Threads read whole batches ahead, in order; an error reaches the consumer at its batch."""
 
-    def __init__(self, reader: BatchReader, spec: RunSpec, *, pin: bool) -> None:
+    def __init__(self, reader: BatchReader, spec: RunSpec, order: Order, *, pin: bool) -> None:
         self._reader = reader
         self._spec = spec
+        self._order = order
         self._pin = pin
         self._pool = ThreadPoolExecutor(spec.workers, thread_name_prefix="loader")
 
@@ -66,7 +68,7 @@ class ThreadMaker:
         ahead: deque[Future[Batch]] = deque()
         limit = self._spec.workers * self._spec.prefetch
         try:
-            for indices in batch_indices(self._spec, len(self._reader), epoch, batches):
+            for indices in self._order.batches(epoch, batches):
                 ahead.append(self._pool.submit(self._read, indices))
                 if len(ahead) >= limit:
                     yield ahead.popleft().result()
@@ -84,9 +86,9 @@ class ThreadMaker:
 class DataLoaderMaker:
     """torch's DataLoader with persistent worker processes, each reading whole batches."""
 
-    def __init__(self, reader: BatchReader, spec: RunSpec, *, pin: bool) -> None:
+    def __init__(self, reader: BatchReader, spec: RunSpec, order: Order, *, pin: bool) -> None:
         self._spec = spec
-        self._count = len(reader)
+        self._order = order
         self._plan = _Plan()
         self._loader: DataLoader[Any] | None = DataLoader(
             _WholeBatches(reader),
@@ -98,6 +100,8 @@ class DataLoaderMaker:
             persistent_workers=True,
             prefetch_factor=spec.prefetch,
             multiprocessing_context=spec.start_method,
+            # Else it draws from the generator that networks draw from, which no other loader does.
+            generator=torch.Generator(),
             worker_init_fn=partial(_begin, os.getpid()),
         )
         self._iterator: Iterator[Any] | None = None
@@ -109,7 +113,7 @@ class DataLoaderMaker:
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
-        for batch in self._pass_through(batch_indices(self._spec, self._count, epoch, batches)):
+        for batch in self._pass_through(self._order.batches(epoch, batches)):
             if isinstance(batch, Failure):
                 raise batch.error or WorkerError(batch)
             yield batch

@@ -26,13 +26,13 @@ from bench.loading.batches import (
     SPARE_SLOTS,
     Batch,
     WorkerError,
-    order_of,
     samples_per_task,
     slots_needed,
     tasks_of,
 )
 from bench.loading.shared import SharedRing
 from bench.loading.workers import begin_worker
+from bench.order import Order
 from bench.spec import RunSpec
 
 _TASK = struct.Struct("=qqq")
@@ -47,9 +47,10 @@ class WorkerDiedError(BenchError):
 class ProcessLoader:
     """Delivers in order; an error reaches the consumer at its batch, the death of a worker at once."""
 
-    def __init__(self, reader: Reader, spec: RunSpec, *, pin: bool) -> None:
+    def __init__(self, reader: Reader, spec: RunSpec, order: Order, *, pin: bool) -> None:
         self._reader = reader
         self._spec = spec
+        self._order = order
         self._samples = samples_per_task(reader, spec)
         size = min(self._samples, len(reader))
         # Those that a device may still copy from are left alone meanwhile: waiting for it would hold up the consumer.
@@ -68,7 +69,7 @@ class ProcessLoader:
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """See Loader.epoch."""
         self.start()
-        order = order_of(self._spec, len(self._reader), epoch, batches)
+        order = self._order.epoch(epoch, batches)
         self._ring.order[: len(order)] = order
         for worker in self._workers:
             worker.ask(_BEGIN, 0, len(order))

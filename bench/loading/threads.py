@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from bench.contracts.reader import Indices, Reader
-from bench.loading.batches import SPARE_SLOTS, Batch, Slot, order_of, samples_per_task, slots_needed, tasks_of
+from bench.loading.batches import SPARE_SLOTS, Batch, Slot, samples_per_task, slots_needed, tasks_of
+from bench.order import Order
 from bench.spec import RunSpec
 
 
@@ -41,9 +42,10 @@ class ThreadLoader:
     Readers release the GIL while they copy or decode, so threads do as much as processes, without their overhead.
     """
 
-    def __init__(self, reader: Reader, spec: RunSpec, *, pin: bool) -> None:
+    def __init__(self, reader: Reader, spec: RunSpec, order: Order, *, pin: bool) -> None:
         self._reader = reader
         self._spec = spec
+        self._order = order
         self._samples = samples_per_task(reader, spec)
         self._spare = SPARE_SLOTS if pin else 0
         slots = slots_needed(spec, self._samples) + self._spare
@@ -66,7 +68,7 @@ class ThreadLoader:
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """See Loader.epoch."""
         self.start()
-        order = order_of(self._spec, len(self._reader), epoch, batches)
+        order = self._order.epoch(epoch, batches)
         self._reader.begin(order)
         coming = iter(tasks_of(order, self._samples))
         free, ahead = deque(self._slots), deque[_Task]()

@@ -10,7 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,37 @@ class Watch:
             cpu_mhz=_cpu_mhz(self._proc, self._sys),
         )
 
+    def leave_out(self, since: Snapshot) -> None:
+        """Count nothing of what has happened since a snapshot."""
+        self.start = _later(self.start, since, self.snapshot())
+
     def difference(self) -> Disturbance:
-        """Return what happened between the creation of this object and now."""
+        """Return what happened between the creation of this object and now, without what was left out."""
         return between(self.start, self.snapshot())
+
+
+def _later(start: Snapshot, before: Snapshot, after: Snapshot) -> Snapshot:
+    """Return ``start`` with all counters as much higher as they grew between two snapshots."""
+
+    def moved(value: float | None, low: float | None, high: float | None) -> Any:
+        return None if value is None or (grown := _grown(low, high)) is None else value + grown
+
+    cpu = [snapshot.cpu for snapshot in (start, before, after)]
+    return replace(
+        start,
+        at_s=start.at_s + after.at_s - before.at_s,
+        cpu=CpuTime(*(moved(*(getattr(one, field.name) for one in cpu)) for field in fields(CpuTime)))
+        if all(one is not None for one in cpu)
+        else None,
+        stalled_us={
+            key: value + int(_grown(before.stalled_us.get(key), after.stalled_us.get(key)) or 0)
+            for key, value in start.stalled_us.items()
+        },
+        **{
+            name: moved(*(getattr(one, name) for one in (start, before, after)))
+            for name in ("swapped_in_bytes", "device_read_bytes", "throttle_events")
+        },
+    )
 
 
 def between(before: Snapshot, after: Snapshot) -> Disturbance:

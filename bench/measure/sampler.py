@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import select
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -84,6 +84,10 @@ class Sampler:
         """Let clocks, utilisation and energy count from now on, or up to now."""
         self._ask("gpu-window", begins)
 
+    def pause(self, *, begins: bool) -> None:
+        """Let nothing count from now on, or let everything count again."""
+        self._ask("pause", begins)
+
     def finish(self) -> Sampled | None:
         """End sampling and return what was seen; None where the sampler is gone."""
         if self._final is None:
@@ -143,6 +147,12 @@ class _Watch:
     _gpu_window: list[GpuSample] = field(default_factory=list)
     _gpu_peak_used_bytes: int | None = None
     _in_window: bool = False
+    _paused: bool = False
+    _edge: GpuSample | None = None
+    """The last reading before a pause: the time and energy from there to the first one after it are left out."""
+
+    _left_out_s: float = 0.0
+    _left_out_mj: int = 0
     _pids: list[int] = field(default_factory=list)
     _rss: Rss = field(default_factory=Rss)
     _highest_rss_bytes: int = 0
@@ -161,14 +171,17 @@ class _Watch:
                 return self._sample(time.monotonic(), tree_pids(self.pid))
             case "gpu":
                 self._sensor = GpuSensor(value)
-                return self._sample_gpu()
+                return self._used_bytes()
             case "gpu-sample":
-                return self._sample_gpu()
+                return self._used_bytes()
             case "gpu-window":
                 # Both edges belong to it: energy is the difference of its first and last reading.
                 self._in_window = True
                 self._sample_gpu()
                 self._in_window = value
+                return None
+            case "pause":
+                self._pause(begins=value)
                 return None
         self._sample(time.monotonic(), tree_pids(self.pid))
         return Sampled(
@@ -181,8 +194,15 @@ class _Watch:
             gpu_peak_used_bytes=self._gpu_peak_used_bytes,
         )
 
+    def _pause(self, *, begins: bool) -> None:
+        edge = self._sample_gpu()
+        if edge is not None and self._edge is not None:
+            self._left_out_s += edge.at_s - self._edge.at_s
+            self._left_out_mj += (edge.energy_mj or 0) - (self._edge.energy_mj or 0)
+        self._edge, self._paused = edge if begins else None, begins
+
     def poll(self) -> None:
-        if not self.samples:
+        if not self.samples or self._paused:
             return
         cpu_before_s = time.process_time()
         self._poll(time.monotonic())
@@ -218,13 +238,18 @@ class _Watch:
         self._sample_cpu_s = time.process_time() - cpu_before_s
         return pss
 
-    def _sample_gpu(self) -> int | None:
+    def _used_bytes(self) -> int | None:
+        reading = self._sample_gpu()
+        return None if reading is None else reading.used_bytes
+
+    def _sample_gpu(self) -> GpuSample | None:
         self._gpu_at = time.monotonic()
         reading = self._sensor.sample(tree_pids(self.pid)) if self._sensor is not None else None
-        if reading is None:
-            return None
+        if reading is None or self._paused:
+            return reading
         if self._in_window:
-            self._gpu_window.append(reading)
+            energy_mj = None if reading.energy_mj is None else reading.energy_mj - self._left_out_mj
+            self._gpu_window.append(replace(reading, at_s=reading.at_s - self._left_out_s, energy_mj=energy_mj))
         if reading.used_bytes is not None:
             self._gpu_peak_used_bytes = max(reading.used_bytes, self._gpu_peak_used_bytes or 0)
-        return reading.used_bytes
+        return reading

@@ -112,7 +112,9 @@ def _work(firsts: list[RunRecord], pivot: Pivot) -> list[str]:
         parts += [f"model {model}" if model != "none" else "loading alone, no model" for model in models]
     parts += common(f"batch size {record.spec.batch_size}" for record in firsts)
     parts += common(_epochs(record) for record in firsts)
-    parts += common(f"shuffle {record.spec.shuffle}" for record in firsts)
+    parts += common(
+        "balanced sampling" if record.spec.balanced_sampler else f"shuffle {record.spec.shuffle}" for record in firsts
+    )
     parts += common(f"on {record.device or record.spec.device}" for record in firsts)
     parts += common(protocol_text(record) for record in firsts)
     for name in _SWITCHES:

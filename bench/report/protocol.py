@@ -15,4 +15,15 @@ def protocol_text(record: RunRecord) -> str:
         for name in ("lr", "weight_decay", "momentum")
         if name not in usual
     ]
+    parts += [f"{name} {value}" for name in ("val", "test") if (value := getattr(spec, name)) is not None]
+    parts += [] if spec.early_stopping is None else [f"early stopping {spec.early_stopping}"]
+    parts += ["class weights"] if spec.class_weights else []
     return ", ".join(parts)
+
+
+def samples_text(record: RunRecord) -> str:
+    """Return how many samples were trained on, of how many where some were held out; nothing where that is unknown."""
+    if record.data is None:
+        return ""
+    trained = record.training.train_samples if record.training else None
+    return f"{record.data.count:,} samples" if trained is None else f"{trained:,} of {record.data.count:,} samples"

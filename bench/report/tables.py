@@ -10,7 +10,7 @@ from bench.groups import equal_runs
 from bench.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.record import RunRecord
 from bench.report.learning import learning_notes
-from bench.report.protocol import protocol_text
+from bench.report.protocol import protocol_text, samples_text
 from bench.spec import NO_MODEL, PREFETCH_BATCHES
 from bench.stats import needed_count
 
@@ -62,6 +62,8 @@ def _backend_label(record: RunRecord) -> str:
 def shuffle_text(record: RunRecord) -> str:
     """Return the order of samples in short; nothing for a full shuffle."""
     spec = record.spec
+    if spec.balanced_sampler:
+        return "balanced sampling"
     if spec.shuffle == "block":
         return f"block shuffle {spec.block_samples} x {spec.buffer_blocks}"
     return "no shuffle" if spec.shuffle == "none" else ""
@@ -109,8 +111,7 @@ def options_text(record: RunRecord) -> str:
 def work_text(record: RunRecord) -> str:
     """Return what decides, beside data and order, whether two runs did the same work, in short."""
     spec = record.spec
-    samples = f"{record.data.count:,} samples" if record.data else ""
-    parts = [samples, f"batch {spec.batch_size}", _workers_text(record), _epochs_text(record)]
+    parts = [samples_text(record), f"batch {spec.batch_size}", _workers_text(record), _epochs_text(record)]
     parts += [record.device or spec.device, protocol_text(record)]
     switches = ("amp", "compile", "channels_last", "deterministic")
     parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
@@ -217,7 +218,7 @@ def _spread_text(records: Sequence[RunRecord]) -> str:
 def _title(record: RunRecord) -> str:
     spec = record.spec
     work = "loading alone" if spec.model == "none" else f"training {spec.model}"
-    count = f"{record.data.count:,} samples" if record.data else "no samples"
+    count = samples_text(record) or "no samples"
     what = f"{work}, {count}, batch {spec.batch_size}, {_workers_text(record)}"
     return f"{_backend_label(record)} on {data_label(record)}: {what}"
 

@@ -94,6 +94,22 @@ def test_time_spent_waiting_for_storage_may_fall_and_busy_time_still_is_a_part_o
     assert (found.cpu_busy_s, found.cpu_total_s, found.busy_share) == (1, 1, 1)
 
 
+def test_what_is_left_out_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0, 150.0, 160.0])
+    monkeypatch.setattr(disturbance.time, "monotonic", lambda: next(clock))
+    watch = disturbance.Watch(proc=counters(tmp_path, busy_s=5, idle_s=5, steal_s=0, scale=1), sys=tmp_path)
+    counters(tmp_path, busy_s=6, idle_s=8, steal_s=0, scale=1)
+    since = watch.snapshot()
+    counters(tmp_path, busy_s=46, idle_s=90, steal_s=9, scale=7)
+    watch.leave_out(since)
+    counters(tmp_path, busy_s=48, idle_s=98, steal_s=10, scale=8)
+    found = watch.difference()
+    assert (found.duration_s, found.cpu_busy_s, found.cpu_total_s) == pytest.approx((20, 3, 15))
+    assert found.steal_share == pytest.approx(1 / 15)
+    assert found.cpu_some_share == pytest.approx(0.05)
+    assert (found.swapped_in_bytes, found.throttle_events) == (3 * os.sysconf("SC_PAGE_SIZE"), 7)
+
+
 def test_snapshots_travel_between_processes(tmp_path: Path) -> None:
     before = disturbance.Watch(tmp_path).start
     assert pickle.loads(pickle.dumps(before)) == before

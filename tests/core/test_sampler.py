@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from bench.measure.sampler import Sampler
+from bench.measure.gpu import GpuSample, summarise
+from bench.measure.sampler import Sampler, _Watch
 
 MB = 1_000_000
 
@@ -50,6 +51,46 @@ def test_a_peak_that_nobody_asked_about_is_seen(target) -> None:
     assert seen.samples >= 3
     assert 0 < seen.cpu_s < seen.duration_s
     assert seen.gpu is None
+
+
+def test_what_happens_in_a_pause_is_not_seen(target) -> None:
+    process, go = target
+    with Sampler(process.pid) as sampler:
+        before = sampler.sample()
+        sampler.pause(begins=True)
+        go.set()
+        time.sleep(2.5)
+        sampler.pause(begins=False)
+        seen = sampler.finish()
+    assert seen.peak.anon_bytes - before.anon_bytes < 50 * MB
+
+
+def test_time_and_energy_of_a_pause_are_no_part_of_the_window() -> None:
+    class Sensor:
+        at_s = 100.0
+
+        def sample(self, own_pids) -> GpuSample:
+            busy = 1.0 if self.at_s < 150 else 0.5
+            return GpuSample(self.at_s, used_bytes=int(self.at_s), utilisation=busy, energy_mj=int(1000 * self.at_s))
+
+    watch, sensor = _Watch(os.getpid()), Sensor()
+    watch._sensor = sensor
+    for at_s, topic, value in (
+        (100, "gpu-window", True),
+        (140, "pause", True),
+        (190, "gpu-sample", None),
+        (200, "pause", False),
+        (210, "gpu-sample", None),
+        (220, "pause", True),
+        (300, "pause", False),
+        (310, "gpu-window", False),
+    ):
+        sensor.at_s = at_s
+        watch.answer(topic, value)
+    found = summarise(watch._gpu_window)
+    assert (found.window_s, found.energy_j) == (70, 70)
+    assert found.mean_utilisation == pytest.approx((40 * 1.0 + 30 * 0.5) / 70)
+    assert watch._gpu_peak_used_bytes == 310
 
 
 def test_a_sampler_that_dies_leaves_figures_unknown_and_nothing_else(target) -> None:
