@@ -71,6 +71,8 @@ def spec_of(
 
     ``dataset`` is ``synthetic``, ``NAME`` or ``NAME:PATH``; ``work`` are fields of a RunSpec. Raises SpecError.
     """
+    if work.get("balanced_sampler"):
+        raise SpecError("balanced_sampler goes with `bench run` alone: here every sample is loaded once.")
     if dataset == SYNTHETIC:
         dataset, work = _IMITATED, {"source": SYNTHETIC, **work}
     fields = {"dataset": dataset, "model": NO_MODEL, **work}

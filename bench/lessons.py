@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import order, sampling
+from bench.contracts.errors import BenchError
 from bench.contracts.reader import Indices
 from bench.job import EvaluatedStore, Job
 from bench.learned import TrainingInfo
@@ -17,6 +18,10 @@ from bench.protocol import HELD_OUT
 from bench.record import OrderInfo
 from bench.spec import RunSpec
 from bench.validation import Evaluator
+
+
+class BatchError(BenchError):
+    """A batch with more samples than are trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class Lessons:
 def lessons_of(job: Job, on_batch: Callable[[int], None]) -> Lessons:
     """Return what a run trains on; ``on_batch`` hears of samples that are read for their labels.
 
-    Raises ClassError where a class has not the samples that it needs, and BackendError.
+    Raises ClassError where a class has not the samples that it needs, BatchError, and BackendError.
     """
     spec = job.spec
     share = spec.val_share
@@ -72,6 +77,11 @@ def lessons_of(job: Job, on_batch: Callable[[int], None]) -> Lessons:
         members = division.trained
         val = Evaluator(spec, job.root, HELD_OUT, job.samples, division.held_out)
     trained = labels if members is None else labels[members]
+    if len(trained) < spec.batch_size:
+        raise BatchError(
+            f"--batch-size {spec.batch_size} is larger than what is trained on: {len(trained)} samples, as "
+            f"{len(labels) - len(trained)} are held out. Use a smaller one."
+        )
     notes = [
         _covered(job, store, trained, _labels(spec, store.root, store.hashes_path, store.samples, on_batch))
         for store in (job.val, job.test)

@@ -23,7 +23,7 @@ from bench.cli import app
 from bench.contracts.source import SilentProgress
 from bench.findings import Findings
 from bench.job import EvaluatedStore, Job
-from bench.lessons import lessons_of
+from bench.lessons import BatchError, lessons_of
 from bench.measure.clock import HostClock
 from bench.prepare import prepare
 from bench.record import RunRecord
@@ -255,6 +255,11 @@ def test_class_weights_weigh_the_loss(tmp_path: Path, arrays: Path, trial) -> No
     assert told.all("epoch")[0].batch_loss[0] == pytest.approx(expected, rel=1e-4)
 
 
+def test_what_is_held_out_is_not_left_for_a_batch(tmp_path: Path, arrays: Path) -> None:
+    with pytest.raises(BatchError, match=r"--batch-size 178 is larger than what is trained on: 177 samples, as 3 are"):
+        lessons_of(job_of(tmp_path, dataset=f"npy:{arrays}", val="0.01", batch_size=178), lambda samples: None)
+
+
 def test_what_stands_in_no_order_has_no_measure_of_one(tmp_path: Path, arrays: Path, trial) -> None:
     told = trial(job_of(tmp_path, dataset=f"npy:{arrays}", epochs=1, balanced_sampler=True, val="0.25"))
     (order,) = told.all("order")
@@ -353,6 +358,22 @@ def test_a_training_goes_on_exactly_where_it_was(tmp_path: Path, arrays: Path, t
     assert [path.name for path in tmp_path.glob("*c.pt*")] == ["c.pt"]
     with pytest.raises(NothingLeftError, match=r"all 5 epochs are done, there is nothing left to do"):
         Checkpoint.at(path, job_of(tmp_path, **fields).spec, job_of(tmp_path, **fields).digest)
+
+
+def test_a_run_that_ended_behind_its_last_epoch_is_concluded(tmp_path: Path, arrays: Path, trial) -> None:
+    fields = {"dataset": f"npy:{arrays}", "epochs": 2, "val": "val", "test": "test", "checkpoint": tmp_path / "c.pt"}
+
+    def cut(topic: str, value: Any) -> None:
+        if (topic, value) == ("phase", "check"):
+            raise Cut
+
+    with pytest.raises(Cut):
+        trial(job_of(tmp_path, **fields), cut)
+    rest = trial(job_of(tmp_path, **fields))
+    assert rest.all("epoch") == []
+    assert [len(found.true) for found in rest.all("test")] == [60]
+    assert rest.all("checked") == [180]
+    assert rest.all("training")[-1].resumed_before == [2]
 
 
 def stop_before(epoch: int) -> Callable[[str, Any], None]:

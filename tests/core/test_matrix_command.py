@@ -54,12 +54,13 @@ class Laboratory:
         assert attempt.errors_are_results
         if status != "interrupted":
             self.done.append(record)
-        self.prepare(spec, places.data_dir, (), progress)
+        for one in (spec, *spec.evaluated_stores().values()):
+            self.prepare(one, places.data_dir, (), progress)
         self.stores.append({path.name for path in places.data_dir.iterdir() if path.is_dir()})
         return runner.Outcome(record, None)
 
     def prepare(self, spec, data_dir, search, progress, **options):
-        path = data_dir / f"{spec.dataset}-{spec.backend}-{spec.options.get('chunk')}"
+        path = data_dir / f"{spec.dataset}-{spec.backend}-{spec.options.get('chunk')}.{spec.split}"
         path.mkdir(parents=True, exist_ok=True)
         return SimpleNamespace(path=path)
 
@@ -160,6 +161,22 @@ def test_stores_are_removed_when_no_run_needs_them_any_more(laboratory: Laborato
         begun = {(r.spec.dataset, r.spec.backend) for r in laboratory.done[: number + 1]}
         later = {(r.spec.dataset, r.spec.backend) for r in laboratory.done[number:]}
         assert {tuple(name.rpartition("-")[0].rsplit("-", 1)) for name in there} == begun & later
+
+
+def test_how_a_network_is_trained_is_an_axis_and_stores_of_other_splits_are_removed_as_well(
+    laboratory: Laboratory,
+) -> None:
+    protocol = ("--optimizer", "sgd", "--optimizer", "adam", "--val", "0.1", "--val", "0.2", "--test", "test")
+    result = matrix("--dataset", "cifar10", "--backend", "memmap", *protocol, "--blocks", "1", "--keep-stores", "no")
+    assert code(result) == 0, result.output
+    names = {f"memmap[mapped] {optimizer} val={val}" for optimizer in ("sgd", "adam") for val in ("0.1", "0.2")}
+    assert {record.campaign.cell for record in laboratory.done} == names
+    assert {(r.spec.optimizer, r.spec.lr, r.spec.test) for r in laboratory.done} == {
+        ("sgd", 0.05, "test"),
+        ("adam", 0.001, "test"),
+    }
+    assert laboratory.stores[0] == {"cifar10-memmap-None.train", "cifar10-memmap-None.test"}
+    assert [path for path in Path("data").iterdir() if path.is_dir()] == []
 
 
 def test_stores_stay_otherwise(laboratory: Laboratory) -> None:
