@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bench import checks, isolated, registry
@@ -85,7 +87,7 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
         _require_batch(spec, store)
         _require_shape(spec, store)
         evaluated = _evaluated_stores(spec, store, places, progress, attempt)
-        job = _job(spec, store, evaluated, attempt)
+        job = _job(spec, store, attempt, evaluated)
         _require_checkpoint(job)
         found.phase = "start"
         found.environment |= environment.provenance(attempt.command)
@@ -194,7 +196,9 @@ def _require_shape(spec: RunSpec, store: Store) -> None:
         )
 
 
-def _job(spec: RunSpec, store: Store, evaluated: dict[str, EvaluatedStore], attempt: Attempt) -> Job:
+def _job(
+    spec: RunSpec, store: Store, attempt: Attempt, evaluated: Mapping[str, EvaluatedStore] = MappingProxyType({})
+) -> Job:
     known = store.manifest
     mean, std = known.content.mean, known.content.std
     return Job(

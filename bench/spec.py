@@ -13,10 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bench import augmentation, registry
 from bench.contracts.backend import Backend
-from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
 from bench.contracts.source import DataSource, OwnData, SourceRequest, Split
 from bench.measure.page_cache import CacheState
+from bench.pairs import SpecError as SpecError
+from bench.pairs import parse_options, plain
+from bench.pairs import split_pairs as split_pairs
+from bench.pairs import validated_options as validated_options
 from bench.protocol import NO_MODEL as NO_MODEL
 from bench.protocol import Protocol, flag
 
@@ -52,10 +55,6 @@ _ADDED = (
     "balanced_sampler",
 )
 """Fields that later versions added: at their defaults they are no part of a run's identity."""
-
-
-class SpecError(BenchError):
-    """A flag or option that does not make sense."""
 
 
 class DataSpec(BaseModel):
@@ -203,6 +202,11 @@ class RunSpec(Protocol, StoreSpec):
                 raise ValueError(f"{flag(name)} goes with --shuffle block alone")
         if self.balanced_sampler and self.shuffle != "full":
             raise ValueError("--balanced-sampler is an order of its own: leave --shuffle out")
+        if self.val_share is not None and (copies := self.dataset_options.get("augment_copies")):
+            raise ValueError(
+                f"--val {self.val} does not go with --augment-copies {copies}: what is held out would have copies of "
+                "itself among what is trained on. Use a split for --val"
+            )
         for name, split in self.evaluated_splits.items():
             if split == self.split:
                 raise ValueError(f"--{name} {split}: that is what is trained on. Choose another split, or --split")
@@ -300,54 +304,13 @@ def _dataset_options(dataset: type[DataSource], values: Mapping[str, Any]) -> Op
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:
-            raise SpecError(f"{dataset.name}: {_plain(first['msg'])}.") from error
+            raise SpecError(f"{dataset.name}: {plain(first['msg'])}.") from error
         key = str(first["loc"][0])
-        raise SpecError(f"{flag(key)} {first['input']}: {_plain(first['msg'])} ({dataset.name}).") from error
-
-
-def parse_options(cls: type[Backend[Any]], pairs: Iterable[str]) -> Options:
-    """Turn ``KEY=VALUE`` pairs into a backend's options; raises SpecError naming the pair at fault."""
-    fields = cls.options_type.model_fields
-    values = split_pairs("--option", pairs, f"{cls.name} has: {', '.join(fields)}.")
-    for key in values:
-        if key not in fields:
-            raise SpecError(registry.unknown(f"{cls.name} option", key, fields))
-    return validated_options(cls, values)
-
-
-def split_pairs(flag: str, pairs: Iterable[str], advice: str) -> dict[str, str]:
-    """Split ``KEY=VALUE`` texts; raises SpecError for one that is none, or that comes twice."""
-    values: dict[str, str] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise SpecError(f"{flag} {pair!r} is not KEY=VALUE. {advice}")
-        if key in values:
-            raise SpecError(f"{flag} {key} is given twice.")
-        values[key] = value
-    return values
-
-
-def validated_options(cls: type[Backend[Any]], values: Mapping[str, Any]) -> Options:
-    """Validate option values; raises SpecError in one line."""
-    try:
-        return cls.options_type.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = _plain(first["msg"])
-        if not first["loc"]:
-            raise SpecError(f"--option of {cls.name}: {message}.") from error
-        key = first["loc"][0]
-        raise SpecError(f"--option {key}={first['input']}: {message} ({cls.name}).") from error
+        raise SpecError(f"{flag(key)} {first['input']}: {plain(first['msg'])} ({dataset.name}).") from error
 
 
 def _flag_message(error: ValidationError) -> str:
     first = error.errors()[0]
     if not first["loc"]:
-        return f"{_plain(first['msg'])}."
-    return f"{flag(str(first['loc'][0]))} {str(first['input'])!r}: {_plain(first['msg'])}."
-
-
-def _plain(message: str) -> str:
-    text = message.removeprefix("Value error, ").rstrip(".")
-    return text[:1].lower() + text[1:]
+        return f"{plain(first['msg'])}."
+    return f"{flag(str(first['loc'][0]))} {str(first['input'])!r}: {plain(first['msg'])}."

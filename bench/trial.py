@@ -124,12 +124,13 @@ class _Trial:
             fresh = self._opened is None
             if fresh:
                 yield "open"
-            opened = self._open(stack)
+            self._open(stack)
             yield "train"
             if not warmup and not in_window:
                 in_window = True
                 self._link.ask("gpu-window", "begin")
-            yield from self._epoch(epoch, opened, warmup=warmup, fresh=fresh)
+            # Given on and kept nowhere here: a reader that is still known would keep its mappings in memory.
+            yield from self._epoch(epoch, self._open(stack), warmup=warmup, fresh=fresh)
             self._next += 1
             if self._lessons.val is not None or self._checkpoint is not None:
                 with self._paused(watch):

@@ -34,7 +34,7 @@ LAYERS = [
         "bench.contact_sheet",
         "bench.measure",
     ],
-    ["bench.augmentation"],
+    ["bench.augmentation", "bench.pairs"],
     ["bench.spec", "bench.unpaired", "bench.evaluation", "bench.predictions", "bench.studies"],
     ["bench.order", "bench.suite"],
     ["bench.store", "bench.verification", "bench.loading", "bench.record", "bench.job"],

@@ -32,7 +32,7 @@ def fold_table(records: Sequence[RunRecord]) -> Table:
     covered = "" if len(tested) == folds else f" {len(tested)} of its {folds} folds were run."
     notes = [f"Standard deviation: of a sample, over folds.{covered}"]
     how = protocol_text(first)
-    title = f"{run_label(first)} on {data_label(first)}: {first.spec.model}, {len(tested)}-fold cross-validation"
+    title = f"{run_label(first)} on {data_label(first)}: {first.spec.model}, {folds}-fold cross-validation"
     columns = ["", "test samples", "accuracy, %", "macro F1, %"]
     return Table(f"{title}, {how}" if how else title, columns, rows, notes)
 

@@ -454,6 +454,10 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
+        (
+            ("--dataset", "esc50", "--val", "0.1", "--augment-copies", "noise"),
+            "--val 0.1 does not go with --augment-copies noise: what is held out would have copies of itself",
+        ),
         (("--val", "2"), "--val '2': must be a split (train, val, test) or a share between 0 and 1, like 0.1."),
         (("--val", "some"), "--val 'some': must be a split"),
         (("--val", "val"), "cifar10 has no split 'val'. It has: train, test."),
