@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bench import checks, isolated, registry
+from bench import checks, isolated
 from bench.attempt import Attempt
 from bench.contracts.errors import BenchError
 from bench.findings import Findings
@@ -32,24 +32,9 @@ from bench.record import (
     Skipped,
     StoreInfo,
 )
-from bench.spec import NO_MODEL, RunSpec
+from bench.spec import RunSpec
 from bench.store import Store
-
-
-class BatchTooLargeError(BenchError):
-    """More samples in a batch than in the data set."""
-
-
-class BatchTooSmallError(BenchError):
-    """Fewer samples in a batch than a network can train on."""
-
-
-class WeightsPathError(BenchError):
-    """A file of weights that is not there."""
-
-
-class SampleShapeError(BenchError):
-    """Samples that a model cannot take: no images, or too small."""
+from bench.suitability import SampleShapeError, require_batch, require_shape, require_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +67,10 @@ def run(spec: RunSpec, places: Places, progress: RunProgress, attempt: Attempt) 
     try:
         _require_backend(spec)
         _require_device(spec)
-        _require_weights(spec)
+        require_weights(spec)
         store = isolated.prepare(spec, places.data_dir, places.search, progress, repair=attempt.repair)
-        _require_batch(spec, store)
-        _require_shape(spec, store)
+        require_batch(spec, store)
+        require_shape(spec, store)
         evaluated = _evaluated_stores(spec, store, places, progress, attempt)
         job = _job(spec, store, attempt, evaluated)
         _require_checkpoint(job)
@@ -114,16 +99,6 @@ def _require_device(spec: RunSpec) -> None:
         resolve_device(spec.device)
 
 
-def _require_weights(spec: RunSpec) -> None:
-    if spec.weights is None:
-        return
-    try:
-        with Path(spec.weights).open("rb"):
-            pass
-    except OSError as error:
-        raise WeightsPathError(f"--weights {spec.weights}: {error.strerror}. Give a file of weights.") from error
-
-
 def _require_backend(spec: RunSpec) -> None:
     backend = spec.open_backend()
     reason = backend.unsupported_device(spec.device)
@@ -134,23 +109,6 @@ def _require_backend(spec: RunSpec) -> None:
     if spec.workers and not possible:
         raise UnsupportedError(
             f"{spec.backend} cannot be read by {spec.worker_kind} workers. Use another --worker-kind."
-        )
-
-
-def _require_batch(spec: RunSpec, store: Store) -> None:
-    count = store.manifest.count
-    trained = count if spec.val_share is None else count - round(spec.val_share * count)
-    if spec.batch_size > trained:
-        held_out = f", of which {count - trained} are held out" if trained < count else ""
-        raise BatchTooLargeError(
-            f"--batch-size {spec.batch_size} is larger than the data: {spec.dataset} {spec.split} has {count} "
-            f"samples{held_out}."
-        )
-    least = 1 if spec.model == NO_MODEL else registry.models()[spec.model].least_batch
-    if (trained % spec.batch_size or spec.batch_size) < least:
-        raise BatchTooSmallError(
-            f"{spec.model} cannot train on a batch of one sample, which --batch-size {spec.batch_size} leaves of "
-            f"{trained} samples: it normalises over the samples of a batch. Choose another --batch-size."
         )
 
 
@@ -177,23 +135,6 @@ def _require_checkpoint(job: Job) -> None:
         from bench.checkpoint import Checkpoint
 
         Checkpoint.at(job.checkpoint, job.spec, job.digest)
-
-
-def _require_shape(spec: RunSpec, store: Store) -> None:
-    if spec.model == NO_MODEL:
-        return
-    shape, model = store.manifest.shape, registry.models()[spec.model]
-    if len(shape) != 3 or 0 in shape:
-        raise SampleShapeError(
-            f"{spec.model} takes samples of (channels, height, width), but those of {spec.dataset} have the shape "
-            f"{shape}. Use --model none to measure loading alone."
-        )
-    if not model.takes(shape):
-        have, least = "x".join(map(str, shape)), "x".join(map(str, (shape[0], *model.smallest)))
-        raise SampleShapeError(
-            f"{spec.model} needs samples of at least {least}, but those of {spec.dataset} are {have} (channels, height "
-            "or frequency, width or time). `bench list models` says what each model takes."
-        )
 
 
 def _job(

@@ -43,6 +43,7 @@ LAYERS = [
         "bench.prepare",
         "bench.training",
         "bench.network",
+        "bench.suitability",
         "bench.delivery",
         "bench.results",
         "bench.metrics",

@@ -98,7 +98,6 @@ class ReachedError(Exception):
         self.spec = spec
 
 
-@pytest.mark.skipif("test" not in RunSpec.model_fields, reason="needs the flags of the training protocol")
 @pytest.mark.parametrize("name", STUDIES)
 def test_what_is_printed_can_be_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def reach(spec: RunSpec, *_: Any) -> None:

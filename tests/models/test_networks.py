@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.models.regularised import parameter_groups
-from bench.training import Trainer
+from bench.protocol import DEFAULTS, Optimizer
+from bench.training import Recipe, Trainer
 
 CPU = torch.device("cpu")
 CIFAR, MASKS = ((3, 32, 32), 10), ((3, 512, 512), 2)
@@ -81,7 +82,7 @@ def test_one_step_is_trained_at_the_shape_of_the_study(name: str) -> None:
     before = [parameter.detach()[..., :1].clone() for parameter in model.parameters()]
     trainer = Trainer(model, CPU, amp=False)
     # Without momentum, of which a network with 110 million parameters would keep a second copy.
-    trainer._optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    trainer.optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     samples = registry.MODELS[name].least_batch
     loss, right = trainer.step(torch.randn(samples, *shape), torch.arange(samples))
     assert torch.isfinite(loss)
@@ -270,9 +271,16 @@ def test_l2_is_that_of_keras() -> None:
         torch.testing.assert_close(before - now, gradient)
 
 
-def test_weight_decay_comes_on_top_and_other_networks_have_one_group() -> None:
-    deep = parameter_groups(registry.model_builder("genre-deep-separable")((1, 2, 30), 3), 0.001)
-    assert sorted(group["weight_decay"] for group in deep) == pytest.approx([0.001, 0.081, 0.161])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "radam", "rmsprop"])
+def test_weight_decay_comes_on_top_for_every_optimizer(optimizer: Optimizer) -> None:
+    deep = registry.model_builder("genre-deep-separable")((1, 2, 30), 3)
+    recipe = Recipe(optimizer, weight_decay=0.001, momentum=DEFAULTS[optimizer].momentum)
+    found = recipe.optimizer_of(deep).param_groups
+    assert sorted(group["weight_decay"] for group in found) == pytest.approx([0.001, 0.081, 0.161])
+    assert not any(group.get("decoupled_weight_decay") for group in found)
+
+
+def test_other_networks_have_one_group() -> None:
     (only,) = parameter_groups(cnn := registry.model_builder("cnn")((3, 32, 32), 10))
     assert only["weight_decay"] == 0
     assert all(a is b for a, b in zip(only["params"], cnn.parameters(), strict=True))
