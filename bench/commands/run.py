@@ -81,8 +81,9 @@ def run(
     from bench import console, runner
     from bench import results as records
     from bench.checkpoint import NothingLeftError
+    from bench.cross_validation import cross_validations
     from bench.folds import earlier_run
-    from bench.report.folds import fold_table
+    from bench.report import cross_validated
 
     fields = {"dataset": dataset, "backend": backend, **work}
     attempt = dataclasses.replace(attempt, checkpoint=checkpoint)
@@ -123,7 +124,9 @@ def run(
             if turn.predictions is not None and outcome.predictions is not None:
                 outcome.predictions.write(turn.predictions)
         if folds is not None and done:
-            (console.tell_table if json else console.print_table)(fold_table(done))
+            found = cross_validations(done)
+            for table in (cross_validated.folds_table(one, cross_validated.shown_metrics([one])) for one in found):
+                (console.tell_table if json else console.print_table)(table)
     finally:
         # After the last run, as what a tracker starts in this process would disturb the next.
         log(chosen, written)
