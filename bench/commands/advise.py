@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.survey import Surveyed
 
 LEAST_BUDGET_S = 30.0
-_OWN_FLAGS = {"aim", "dataset", "where", "training", "results", "format"}
+_OWN_FLAGS = {"aim", "dataset", "where", "training", "results", "format", "into"}
 
 
 class AdviseError(BenchError):
@@ -81,6 +81,10 @@ def advise(
     data_dir: DataDir = None,
     results: Results = Path("results"),
     format: Annotated[Literal["terminal", "markdown", "json"], typer.Option(help="How to print it.")] = "terminal",
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Write it in short between <!-- bench advise --> and <!-- /bench advise --> of this file."),
+    ] = None,
 ) -> None:
     """Say which format to take, why, and what would change that: from records, or from a short measurement."""
     from bench import console
@@ -92,7 +96,7 @@ def advise(
         for error in unread:
             console.say(f"bench: {error}")
         records = _matching([record for _, record in found], where or [])
-        _show(*_advice(records, records, aim, training), format)
+        _show(*_advice(records, records, aim, training), format, into)
         return
     if where:
         raise AdviseError("--where chooses among records: leave it out, or leave out --dataset.")
@@ -104,7 +108,7 @@ def advise(
         raise RunFailedError("Interrupted before anything was compared.", INTERRUPTED, None)
     everything = [record for _, record in folder.read_all(results)[0]]
     advice, _ = _advice(surveyed.records, everything, aim, training)
-    _show(advice, notes, format)
+    _show(advice, notes, format, into)
     if surveyed.interrupted:
         raise RunFailedError("Interrupted; the advice above rests on what was done until then.", INTERRUPTED, None)
 
@@ -276,10 +280,13 @@ def _survey_notes(surveyed: Surveyed, budget_s: float, results: Path) -> list[st
     return notes + [f"Left out: {name}: {reason}." for name, reason in surveyed.dropped.items()]
 
 
-def _show(advice: Advice, notes: list[str], format: str) -> None:
+def _show(advice: Advice, notes: list[str], format: str, into: Path | None) -> None:
     from bench import console
-    from bench.report import advised, render
+    from bench.report import advised, document, render
 
+    if into is not None:
+        document.update(into, "bench advise", "\n".join(f"- {text}" for text in advised.verdict(advice)))
+        return
     if format == "json":
         console.out(advised.to_json(advice, notes))
         return

@@ -100,8 +100,8 @@ def _ratio(advice: Advice, group: Group) -> str:
     return f"{significant(contrast.ratio, 3)}{span}, {contrast.verdict}"
 
 
-def sentences(advice: Advice) -> list[str]:
-    """Return the advice: whether storage matters, what to take and why, the Pareto set, and what would change it."""
+def verdict(advice: Advice) -> list[str]:
+    """Return the advice in short: whether storage matters, and what to take."""
     names = labels(advice.work)
     best = advice.recommended
     texts = [bottleneck_text(advice, names)]
@@ -109,6 +109,14 @@ def sentences(advice: Advice) -> list[str]:
         label = METRICS[advice.steps[0].metric].label
         texts.append(f"No one was shown to be the best by {label}, so what follows is what these runs suggest.")
     texts += [f"For {advice.aim.name} ({advice.aim.meaning}) take {names[best]}: --backend {backend_text(best.first)}"]
+    return texts
+
+
+def sentences(advice: Advice) -> list[str]:
+    """Return the advice: whether storage matters, what to take and why, the Pareto set, and what would change it."""
+    names = labels(advice.work)
+    best = advice.recommended
+    texts = verdict(advice)
     texts += [_step_text(step, names, last=step is advice.steps[-1]) for step in advice.steps]
     if advice.aim.name == "balanced":
         texts += _balance(advice, names)

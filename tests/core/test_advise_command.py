@@ -187,6 +187,17 @@ def test_markdown_has_the_sentences_and_the_table(recorded) -> None:
     assert any(line.startswith("- By 24 runs: cifar10 (local), model cnn") for line in lines)
 
 
+def test_the_advice_in_short_goes_into_a_document(recorded, tmp_path: Path) -> None:
+    path = tmp_path / "doc.md"
+    path.write_text("a\n<!-- bench advise -->\nold\n<!-- /bench advise -->\nz\n")
+    assert invoke("--into", str(path)).stdout == ""
+    first, *short, last = path.read_text().splitlines()
+    whole = invoke("--format", "markdown").stdout.splitlines()
+    assert (first, last) == ("a", "z")
+    assert short == ["<!-- bench advise -->", *whole[:2], "<!-- /bench advise -->"]
+    assert "take " in short[2]
+
+
 def test_records_are_chosen_by_their_settings(recorded) -> None:
     for name in ("hdf5", "zarr"):
         results.write(run(name, 1.0, model="resnet18", amp=True), Path("results"))
