@@ -40,7 +40,7 @@ def folds_table(found: CrossValidation, metrics: Sequence[str]) -> Table:
 def folds_title(found: CrossValidation) -> str:
     """Return which cross-validation of what it is."""
     record = found.first
-    options = [f"{key}={value}" for key, value in record.spec.dataset_options.items() if value is not None]
+    options = [f"{key}={value}" for key, value in record.spec.dataset_options.items() if value not in (None, False)]
     others = " ".join(option for option in options if not option.startswith(f"{FOLD_OPTION}="))
     data = data_label(record) + (f" {others}" if others else "")
     return f"{found.identity}: {record.spec.model} from {run_label(record)} on {data}, {found.folds} folds"

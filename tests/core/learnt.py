@@ -51,5 +51,5 @@ def fold(number: int, *, right: int, identity: str = "k1", folds: int = 4, **spe
         "test": evaluation([1] * 10, predicted),
         "started_at": f"2026-11-21T00:{number:02}:00.000000+00:00",
     }
-    options = {"fold": number, "size": 8}
+    options = {"fold": number, "size": 8, "skip_bad": False}
     return trained(spec.pop("backend", "memmap"), changes=changes, dataset_options=options, **spec)
