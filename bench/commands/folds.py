@@ -32,6 +32,10 @@ def folds(
     format: Annotated[
         Literal["terminal", "markdown", "csv"], typer.Option(help="Syntax; csv has a line for each fold.")
     ] = "terminal",
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Write Markdown between <!-- bench folds --> and <!-- /bench folds --> of this file."),
+    ] = None,
 ) -> None:
     """Put the folds of a cross-validation together: each fold, then mean, median and standard deviation.
 
@@ -42,7 +46,7 @@ def folds(
     from bench import results as records
     from bench.cross_validation import cross_validations
     from bench.metrics import METRICS
-    from bench.report import cross_validated, render
+    from bench.report import cross_validated, document, render
 
     asked = [name.strip() for text in metric or [] for name in text.split(",") if name.strip()]
     for name in asked:
@@ -60,11 +64,15 @@ def folds(
         known = ", ".join(list(dict.fromkeys(one.identity for one in every))[-5:])
         raise FoldsError(f"No cross-validation {identity!r} in {results}. There are: {known}.")
     metrics = asked or cross_validated.shown_metrics(chosen)
+    if into is not None and format == "csv":
+        raise FoldsError("--into writes Markdown, not csv. Leave out --format, or send the output to a file.")
     if format == "csv":
         console.out(cross_validated.folds_csv(chosen, metrics).rstrip("\n"))
         return
     tables = [cross_validated.folds_table(one, metrics) for one in chosen]
-    if format == "markdown":
+    if into is not None:
+        document.update(into, "bench folds", render.markdown_all(tables, []))
+    elif format == "markdown":
         console.out(render.markdown_all(tables, []).rstrip("\n"))
-        return
-    console.print_tables(tables)
+    else:
+        console.print_tables(tables)

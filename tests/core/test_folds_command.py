@@ -107,6 +107,10 @@ def test_the_command_shows_all_or_one_and_raw_values(tmp_path: Path) -> None:
     ]
     markdown = folds(folder, "k1", "--format", "markdown", "--metric", "epoch_s,test_loss").stdout
     assert "| fold | result | epoch, s | test loss, nats |" in markdown
+    document = tmp_path / "doc.md"
+    document.write_text("a\n<!-- bench folds -->\nold\n<!-- /bench folds -->\nz\n")
+    assert folds(folder, "k1", "--metric", "epoch_s,test_loss", "--into", str(document)).stdout == ""
+    assert document.read_text() == f"a\n<!-- bench folds -->\n{markdown.strip()}\n<!-- /bench folds -->\nz\n"
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,7 @@ def test_the_command_shows_all_or_one_and_raw_values(tmp_path: Path) -> None:
     [
         (["k9"], "No cross-validation 'k9' in"),
         (["--metric", "speed"], "--metric speed: there is no such metric. Choose from:"),
+        (["--format", "csv", "--into", "x.md"], "--into writes Markdown, not csv"),
     ],
 )
 def test_what_is_not_there_is_one_line(tmp_path: Path, flags: list[str], said: str) -> None:
