@@ -9,7 +9,7 @@ from bench import registry
 from bench.contracts.errors import BenchError
 from bench.learned import FoldInfo
 from bench.record import RunRecord
-from bench.spec import DataSpec
+from bench.spec import RunSpec
 
 OPTION = "fold"
 
@@ -51,10 +51,17 @@ def require_alone(dataset_options: Mapping[str, Any], test: str | None, repeats:
         raise FoldError("--folds runs every fold once, and it learns the same each time: leave --repeats out.")
 
 
-def earlier_run(spec: DataSpec, spec_id: str, records: Sequence[RunRecord]) -> RunRecord | None:
+def earlier_run(spec: RunSpec, spec_id: str, records: Sequence[RunRecord]) -> RunRecord | None:
     """Return the last finished run of a fold, as part of a cross-validation, among ``records``, oldest first."""
     equal = [r for r in records if r.spec_id == spec_id and r.fold is not None and r.status == "ok" and r.spec == spec]
     return equal[-1] if equal else None
+
+
+def begun(specs: Sequence[RunSpec], records: Sequence[RunRecord]) -> str | None:
+    """Return the id of the cross-validation to which the last finished run of any of ``specs`` belongs."""
+    found = [run for spec in specs if (run := earlier_run(spec, spec.spec_id, records)) is not None]
+    last = max(found, key=lambda run: run.started_at, default=None)
+    return None if last is None or last.fold is None else last.fold.id
 
 
 def info(name: str, fold: int, dataset: str) -> FoldInfo:

@@ -90,7 +90,7 @@ def run(
     if folds is None:
         turns = _repeats(option or [], dataset_options, fields, attempt, predictions, repeats)
     else:
-        turns = _folds(folds, option or [], dataset_options, fields, attempt, predictions, repeats)
+        turns = _folds(folds, option or [], dataset_options, fields, attempt, predictions, repeats, results)
     where = places(data_dir)
     turns[0].spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     records.require_writable(results)
@@ -157,23 +157,32 @@ def _folds(
     attempt: Attempt,
     predictions: Path | None,
     repeats: int,
+    results: Path,
 ) -> list[_Turn]:
     from bench import folds
+    from bench import results as records
     from bench.spec import RunSpec, make_spec
 
     dataset = fields["dataset"]
     folds.require_alone(dataset_options, fields["test"], repeats)
     chosen = folds.chosen_folds(text, dataset)
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-folds"
-    turns = []
+    specs, checkpoints = {}, {fold: _of_fold(attempt.checkpoint, fold) for fold in chosen}
     for fold in chosen:
         options = {**dataset_options, folds.OPTION: fold}
-        spec = make_spec(RunSpec, option, dataset_options=options, **{**fields, "test": "test"})
-        own = dataclasses.replace(
-            attempt, fold=folds.info(name, fold, dataset), checkpoint=_of_fold(attempt.checkpoint, fold)
+        specs[fold] = make_spec(RunSpec, option, dataset_options=options, **{**fields, "test": "test"})
+    # What goes on from checkpoints goes on under its name, so that its folds stay together.
+    kept = [specs[fold] for fold, path in checkpoints.items() if path is not None and path.exists()]
+    earlier = folds.begun(kept, [record for _, record in records.read_all(results)[0]]) if kept else None
+    name = earlier or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-folds"
+    return [
+        _Turn(
+            f"Fold {fold} of {len(chosen)}:",
+            specs[fold],
+            dataclasses.replace(attempt, fold=folds.info(name, fold, dataset), checkpoint=checkpoints[fold]),
+            _of_fold(predictions, fold),
         )
-        turns.append(_Turn(f"Fold {fold} of {len(chosen)}:", spec, own, _of_fold(predictions, fold)))
-    return turns
+        for fold in chosen
+    ]
 
 
 def _of_fold(path: Path | None, fold: int) -> Path | None:
