@@ -109,7 +109,7 @@ def small(shape: tuple[int, ...], classes: int) -> torch.nn.Module:
 @pytest.fixture
 def trial(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a job to its end in this process, with a small network, and return what it told."""
-    monkeypatch.setattr("bench.trial.model_builder", lambda name: small)
+    monkeypatch.setattr("bench.registry.model_builder", lambda name: small)
 
     def run(job: Job, on: Callable[[str, Any], Any] = lambda topic, value: None) -> Told:
         told = Told(on)
