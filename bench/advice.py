@@ -222,8 +222,9 @@ def judge_bottleneck(groups: Sequence[Group]) -> Bottleneck:
 
 def _is_free(group: Group) -> bool:
     over, wait = median(group, "over_ceiling"), median(group, "wait_share")
-    if over is not None:
-        return -IMPOSSIBLE_SHARE <= over < NEGLIGIBLE_SHARE
+    # Epochs that seem faster than from memory say that something disturbed the ceiling, so only the waiting is known.
+    if over is not None and over >= -IMPOSSIBLE_SHARE:
+        return over < NEGLIGIBLE_SHARE
     return wait is not None and wait < NEGLIGIBLE_SHARE
 
 

@@ -51,7 +51,7 @@ def _step(groups: Sequence[Group], metric: str, free: Collection[Group]) -> Step
     ranking = rank(Work(tuple(groups)), metric)
     if ranking.best is None:
         return Step(metric, (), (), shown=False, reason="it was not measured")
-    seems = _seem_worse(ranking, metric)
+    seems = _seem_worse(ranking, metric, free if metric == "epoch_s" else ())
     equal = set(ranking.no_worse()) - seems
     if metric == "epoch_s" and equal & set(free):
         equal |= set(free)
@@ -62,12 +62,15 @@ def _step(groups: Sequence[Group], metric: str, free: Collection[Group]) -> Step
     return Step(metric, tied, worse, shown, reason, tuple(group for group in worse if group in seems))
 
 
-def _seem_worse(ranking: Ranking, metric: str) -> set[Group]:
+def _seem_worse(ranking: Ranking, metric: str, free: Collection[Group]) -> set[Group]:
     """Return the groups that runs could not show to be worse than the best, but that differ by more than noise.
 
-    Runs can show something if they are paired, enough, and the noise of equal runs is known.
+    Runs can show something if they are paired, enough, and the noise of equal runs is known. Where the best is as fast
+    as training from memory, what is held back, by the ceiling of its own runs, seems worse, too.
     """
     best = ranking.groups[0]
+    held_back = {g for g in ranking.groups if g not in free and (median(g, "over_ceiling") or 0) > 0}
+    held_back = held_back if best in free else set()
     floor = noise(ranking.groups, metric)
     value = median(best, metric) or 0.0
     seems = set()
@@ -77,7 +80,7 @@ def _seem_worse(ranking: Ranking, metric: str) -> set[Group]:
             continue
         own = median(group, metric)
         low, high = sorted((value, own if own is not None else value))
-        if high > floor.reach(low):
+        if high > floor.reach(low) or group in held_back:
             seems.add(group)
     return seems
 

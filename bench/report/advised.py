@@ -153,7 +153,7 @@ def bottleneck_text(advice: Advice, names: dict[Group, str]) -> str:
 
 def _held(group: Group, names: dict[Group, str]) -> str:
     over, wait = group.summary("over_ceiling"), group.summary("wait_share")
-    if over is not None:
+    if over is not None and over.median > 0:
         return f"{names[group]} ({significant(over.median, 2)} % over)"
     return names[group] if wait is None else f"{names[group]} ({significant(wait.median, 2)} % waiting)"
 

@@ -48,6 +48,22 @@ def test_runs_that_cannot_show_anything_tie_only_within_the_noise_and_say_so() -
     assert found.break_evens == ()
 
 
+def test_what_its_own_ceiling_holds_back_ties_with_nothing_that_is_as_fast_as_memory() -> None:
+    near = run("zarr", 1.05, store_mb=50)
+    assert backends(advice_of([run("hdf5", 1.0, store_mb=200), near]).groups) == ["zarr", "hdf5"], "within the noise"
+    held = run("zarr", 1.05, store_mb=50, ideal_s=0.95)
+    found = advice_of([run("hdf5", 1.0, store_mb=200, ideal_s=0.995), held])
+    assert backends(found.groups) == ["hdf5", "zarr"]
+    assert backends(found.steps[0].seems) == ["zarr"]
+    assert "It does hold back zarr (11 % over)." in sentences(found)[0]
+
+
+def test_a_ceiling_that_was_disturbed_is_not_held_against_anybody() -> None:
+    found = advice_of([run("hdf5", 1.0, ideal_s=0.995), run("zarr", 1.1, ideal_s=1.2, wait=0.03)])
+    assert backends(found.bottleneck.free) == ["hdf5"]
+    assert "It does hold back zarr (3.0 % waiting)." in sentences(found)[0]
+
+
 @pytest.mark.parametrize(("count", "shown"), [(5, False), (6, True)])
 def test_too_few_blocks_show_nothing(count: int, shown: bool) -> None:
     found = advice_of([*blocks("hdf5", 1.0, twin=True, count=count), *blocks("zarr", 1.5, count=count)])
