@@ -122,6 +122,9 @@ class Rows:
         self.mapping = mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)
         self.mapping.madvise(mmap.MADV_RANDOM)
 
+    def __del__(self) -> None:
+        self._file.close()
+
     def pread(self, index: int, row: np.ndarray) -> None:
         os.preadv(self._file.fileno(), [row], index * row.nbytes)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from told import BATCH, KINDS, Told, measured
 
-BATCHES = 20
+BATCHES = 40
 BURN_MS = 200
 """Long beside what handing over a batch takes, which differs with how busy the cores are."""
 
