@@ -115,7 +115,7 @@ def test_loss_and_accuracy_equal_a_plain_training_loop() -> None:
         ({"optimizer": "rmsprop"}, torch.optim.RMSprop),
         ({"optimizer": "rmsprop", "momentum": 0.5}, lambda p: torch.optim.RMSprop(p, momentum=0.5)),
     ],
-    ids=str,
+    ids=["sgd", "sgd-options", "adam", "radam", "rmsprop", "rmsprop-momentum"],
 )
 def test_an_optimizer_is_the_one_of_torch_with_these_options(fields: dict, make) -> None:
     spec = make_spec(RunSpec, [], backend="memory", dataset="toys", **fields)
