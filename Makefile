@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench-docs bench-harness bench-loaders bench-power bench-proof bench-regress clean gpu-test
+.PHONY: run test lint reference study-runs bench-docs bench-harness bench-loaders bench-power bench-proof bench-regress clean gpu-test
 
 run: .venv/.installed
 	$(BIN)/bench run --backend zarr --dataset cifar10
@@ -20,11 +20,43 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+# The matrix behind the first table of the README, on this machine; an hour or two. It goes on where it was stopped.
+reference: .venv/.installed
+	$(BIN)/bench matrix results/reference/suite.toml --results results/matrix
+	$(BIN)/bench table --results results/matrix
+
+# The trainings of docs/studies.md, on this machine; a quarter of an hour.
+STUDIES ?= results/studies
+TRAINING := --optimizer adam --lr 0.001 --val 0.1 --deterministic --no-ceiling --results $(STUDIES)
+CLIPS := $(TRAINING) --backend memmap --dataset esc50 --folds all --epochs 8 --batch-size 16 --balanced-sampler
+PHOTOS := $(TRAINING) --dataset cifar10 --test test --augment flip+crop
+
+study-runs: .venv/.installed
+	$(BIN)/bench run $(CLIPS) --model esc-crnn-attention --weight-decay 0.00001
+	$(BIN)/bench run $(CLIPS) --model sb-cnn --n-mels 128 --n-fft 1024 --hop 1024 --seconds 3
+	$(BIN)/bench run $(CLIPS) --model convnet4 --hop 1024
+	for backend in memmap hdf5 zarr filesystem; do \
+		$(BIN)/bench run $(PHOTOS) --backend $$backend --model cnn --epochs 6 --limit 10000 || exit 1; done
+	$(BIN)/bench run $(PHOTOS) --backend memmap --model resnet18 --epochs 4 --limit 2000
+
+MATRIX := results/reference/matrix
+WARM := --results $(MATRIX) --where model=cnn --where cache=warm
+
 # The README's figures, from the committed records.
 bench-docs: .venv/.installed
+	$(BIN)/bench table $(WARM) --into README.md --passage front
+	$(BIN)/bench chart $(WARM) -o results/reference/epochs.svg
+	$(BIN)/bench advise --results $(MATRIX) --where model=cnn --where cache=cold --where dataset=cifar10 --for speed \
+		--into README.md
 	$(BIN)/bench show $$(ls results/reference/*-cifar10-zarr-cnn-*.json | tail -n 1) --into README.md
-	$(BIN)/bench table --each --results results/reference --into README.md
-	$(BIN)/bench table --each --results results/reference --into results/README.md
+	$(BIN)/bench table --results $(MATRIX) --where model=cnn --where cache=cold --into results/README.md --passage cold
+	$(BIN)/bench table --results $(MATRIX) --where model=resnet18 --into results/README.md --passage resnet18
+	$(BIN)/bench table --results $(MATRIX) --rows dataset,method --columns cache \
+		--metric over_ceiling,wait_share,storage_read_mb,peak_pss_mb,store_mb,prepare_s --where model=cnn \
+		--into results/README.md --passage costs
+	$(BIN)/bench folds --results results/reference/studies --into docs/studies.md
+	$(BIN)/bench table --results results/reference/studies --where dataset=cifar10 --rows method --columns model \
+		--metric test_accuracy,test_macro_f1,test_loss --into docs/studies.md --passage photos
 	$(BIN)/bench table --results results/reference/gpu --rows model,method --columns device \
 		--metric epoch_s,ideal_s,wait_share,copy_share,gpu_utilisation,vram_reserved_mb --into README.md --passage gpu
 	for id in 20261121-193701-cifar10 20261121-201841-cifar10; do \

@@ -1,6 +1,9 @@
 """Documents that commands write from committed records are up to date, and tell nothing of where they were made."""
 
 import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,20 +12,27 @@ from typer.testing import CliRunner
 from bench import console, results
 from bench.cli import app
 from bench.record import read_record
-from bench.report import document, render
-from bench.report.tables import comparison_table
+from bench.report import document
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"
+MATRIX = REFERENCE / "matrix"
 
 
-@pytest.mark.parametrize("name", ["README.md", "results/README.md"])
-def test_the_table_is_what_the_records_say(name: str) -> None:
-    found, errors = results.read_all(REFERENCE)
-    assert errors == []
-    table = render.markdown(comparison_table([record for _, record in found]))
-    text = (ROOT / name).read_text()
-    assert document.between_markers(text, "bench table", table) == text, "run `make bench-docs`"
+def test_tables_picture_and_advice_are_what_the_records_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = subprocess.run(["make", "-n", "bench-docs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = told.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith(".venv/bin/bench") and "$(" not in line]
+    assert {command[0] for command in commands} == {"table", "chart", "advise", "folds"}
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.exception
+    for name in ("README.md", "results/README.md", "docs/studies.md", "results/reference/epochs.svg"):
+        assert Path(name).read_text() == (ROOT / name).read_text(), "run `make bench-docs`"
 
 
 def test_the_example_is_a_record() -> None:
@@ -43,8 +53,13 @@ def test_the_comparisons_are_what_their_records_say(tmp_path: Path) -> None:
     assert copy.read_text() == text, "run `make bench-docs`"
 
 
-def test_committed_records_are_complete_runs_on_verified_data() -> None:
-    for _, record in results.read_all(REFERENCE)[0]:
+@pytest.mark.parametrize("folder", ["", "compare", "gpu", "matrix", "studies"])
+def test_committed_records_are_complete_runs_on_verified_data(folder: str) -> None:
+    found, errors = results.read_all(REFERENCE / folder)
+    assert errors == []
+    for path, record in found:
+        assert "/work" not in path.read_text()
+        assert "/tmp" not in path.read_text()
         assert record.status == "ok"
         assert record.store.digest_ok
         assert record.data.checked_samples
@@ -53,7 +68,7 @@ def test_committed_records_are_complete_runs_on_verified_data() -> None:
 
 def test_committed_runs_on_the_same_data_have_the_same_losses() -> None:
     losses: dict[tuple[str, str, int], list[list[float]]] = {}
-    for _, record in results.read_all(REFERENCE)[0]:
+    for _, record in results.read_all(MATRIX)[0]:
         work = (record.data.digest, record.spec.model, record.spec.batch_size)
         losses.setdefault(work, []).append([loss for epoch in record.epochs for loss in epoch.batch_loss])
     assert max(map(len, losses.values())) > 1

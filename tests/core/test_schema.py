@@ -14,7 +14,9 @@ from bench.schema import NOT_NUMBERS, record_schema
 ROOT = Path(__file__).parent.parent.parent
 FIXTURES = sorted((Path(__file__).parent / "records").glob("*.json"))
 REFERENCE = ROOT / "results" / "reference"
-COMMITTED = [*sorted(REFERENCE.glob("*.json")), *sorted((REFERENCE / "compare").glob("*.json"))]
+COMMITTED = [
+    path for folder in ("", "compare", "gpu", "studies") for path in sorted((REFERENCE / folder).glob("*.json"))
+]
 PUBLISHED = ROOT / "schema" / "record.schema.json"
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(PUBLISHED.read_text()))
 COMPLETE = Path(__file__).parent / "records" / "complete-2.json"
