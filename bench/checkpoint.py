@@ -28,13 +28,18 @@ class CheckpointError(BenchError):
 
 
 class NothingLeftError(BenchError):
-    """A checkpoint of a run that has come to its end."""
+    """A checkpoint of a run that has come to its end; ``record`` is the name of its record's file."""
+
+    def __init__(self, message: str, record: str) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 @dataclass(slots=True)
 class Checkpoint:
     """The checkpoint of a run of ``spec`` on the data with digest ``data``, kept at ``path``.
 
+    ``fold_id`` is the cross-validation that it belongs to, ``weights`` the SHA-256 of the file that it began with.
     ``told`` is what the parent is told again when the run goes on, a text for each epoch; ``resumed_before`` are the
     epochs before which it went on already.
     """
@@ -42,28 +47,34 @@ class Checkpoint:
     path: Path
     spec: RunSpec
     data: str
+    fold_id: str | None = None
+    weights: str | None = None
     told: list[str] = field(default_factory=list)
     resumed_before: list[int] = field(default_factory=list)
     _state: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, path: Path, spec: RunSpec, data: str) -> Checkpoint:
+    def at(cls, path: Path, spec: RunSpec, data: str, fold_id: str | None = None) -> Checkpoint:
         """Return the checkpoint at ``path``, or a new one where there is none.
 
         Raises:
             CheckpointError: the file is no checkpoint, or that of another network, data set or spec.
             NothingLeftError: the run has come to its end.
         """
-        found = cls(path, spec, data)
+        found = cls(path, spec, data, fold_id)
         if path.exists():
             content = _load(path)
             found._require_same(content)
             if content["complete"]:
+                done = len(content["told"])
+                early = "" if done == spec.epochs else f", and --early-stopping ended the training of {spec.epochs}"
                 raise NothingLeftError(
-                    f"--checkpoint {path}: all {spec.epochs} epochs are done, there is nothing left to do. "
-                    "Its record has the result; to train anew, remove the file or name another."
+                    f"--checkpoint {path}: all its {done} epochs are done{early}, there is nothing left to do. "
+                    "To train anew, remove the file or name another.",
+                    content["record"],
                 )
             found.told, found._state = content["told"], content["state"]
+            found.fold_id, found.weights = content.get("fold_id"), content.get("weights")
             found.resumed_before = [*content["resumed_before"], found.next_epoch]
         return found
 
@@ -91,6 +102,15 @@ class Checkpoint:
             raise CheckpointError(f"{where} run, which differs in {told}. {way_out}")
         if content["data"] != self.data:
             raise CheckpointError(f"{where} data set: the samples of {own['dataset']} have changed since. {way_out}")
+
+    def require_weights(self, sha256: str | None) -> None:
+        """Keep what the training begins with. Raises CheckpointError where it began with another file of weights."""
+        if self.told and self.weights != sha256:
+            raise CheckpointError(
+                f"--checkpoint {self.path}: the training began with other weights than {self.spec.weights} holds now. "
+                "Put that file back, or name another checkpoint."
+            )
+        self.weights = sha256
 
     def load_into(self, trainer: Trainer, best: Best | None) -> None:
         """Bring network, optimizer, best weights and random generators to where they were."""
@@ -127,27 +147,39 @@ class Checkpoint:
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
-        self._write(state, complete=False)
-
-    def finish(self) -> None:
-        """Keep that the run has come to its end. Raises CheckpointError, OutputError."""
-        self._write(_load(self.path)["state"], complete=True)
-
-    def _write(self, state: dict[str, Any], *, complete: bool) -> None:
-        import torch
-
         content = {
             "format": FORMAT,
             "spec": self.spec.model_dump(mode="json"),
             "data": self.data,
+            "fold_id": self.fold_id,
+            "weights": self.weights,
             "told": self.told,
             "resumed_before": self.resumed_before,
-            "complete": complete,
+            "complete": False,
             "state": state,
         }
-        with replacing(self.path) as part:
-            torch.save(content, part)
-            sync_file(part)
+        _write(self.path, content)
+
+
+def finish(path: Path, record: str) -> None:
+    """Keep that the run has come to its end, once ``record`` is written. Raises CheckpointError, OutputError."""
+    if not path.exists():
+        raise CheckpointError(f"--checkpoint {path} is gone. The run is complete, and its record is written.")
+    _write(path, {**_load(path), "complete": True, "record": record})
+
+
+def fold_of(path: Path) -> str | None:
+    """Return the id of the cross-validation that a checkpoint belongs to, if any. Raises CheckpointError."""
+    fold_id: str | None = _load(path).get("fold_id")
+    return fold_id
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    import torch
+
+    with replacing(path) as part:
+        torch.save(content, part)
+        sync_file(part)
 
 
 def _load(path: Path) -> dict[str, Any]:

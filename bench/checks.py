@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,16 @@ def _not_finite(record: RunRecord) -> str | None:
     return (
         f"{record.data.not_finite:,} values of the data are infinite or undefined, so losses are, too: "
         "repair them, or measure loading alone with --model none."
+    )
+
+
+def _diverged(record: RunRecord) -> str | None:
+    lost = [epoch.epoch for epoch in record.epochs if epoch.loss is not None and not math.isfinite(epoch.loss)]
+    if not lost or record.data is None or record.data.not_finite:
+        return None
+    return (
+        f"The loss is no number from epoch {lost[0]} on: the training diverged, so its scores mean nothing. Use a "
+        "smaller --lr. Times are as good as any."
     )
 
 
@@ -258,6 +269,7 @@ _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "skipped-files": _skipped,
     "fresh-layers": _fresh_layers,
     "not-finite-values": _not_finite,
+    "diverged": _diverged,
     "lossy-store": _lossy,
     "no-repeats": _no_repeats,
     "short-epoch": _short,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bench import registry
 from bench.contracts.errors import BenchError
 from bench.learned import FoldInfo
-from bench.record import RunRecord
-from bench.spec import RunSpec
+from bench.spec import NO_MODEL
 
 OPTION = "fold"
 
@@ -41,27 +40,19 @@ def chosen_folds(text: str, dataset: str) -> list[int]:
     return list(range(1, count + 1 if text == "all" else int(text) + 1))
 
 
-def require_alone(dataset_options: Mapping[str, Any], test: str | None, repeats: int) -> None:
-    """Raise FoldError where other flags do not go with ``--folds``."""
+def require_alone(dataset_options: Mapping[str, Any], fields: Mapping[str, Any], repeats: int) -> None:
+    """Raise FoldError where other flags do not go with ``--folds``; ``fields`` are those of a RunSpec."""
+    test = fields.get("test")
+    if fields.get("model") == NO_MODEL:
+        raise FoldError("--folds goes with a network: --model none trains nothing.")
+    if fields.get("split", "train") != "train":
+        raise FoldError(f"--folds trains on the split train: leave --split {fields['split']} out.")
     if OPTION in dataset_options:
         raise FoldError("--folds tests on one fold after the other: leave --fold out.")
     if test not in {None, "test"}:
         raise FoldError(f"--folds tests on each fold, which is the split test: leave --test {test} out.")
     if repeats > 1:
         raise FoldError("--folds runs every fold once, and it learns the same each time: leave --repeats out.")
-
-
-def earlier_run(spec: RunSpec, spec_id: str, records: Sequence[RunRecord]) -> RunRecord | None:
-    """Return the last finished run of a fold, as part of a cross-validation, among ``records``, oldest first."""
-    equal = [r for r in records if r.spec_id == spec_id and r.fold is not None and r.status == "ok" and r.spec == spec]
-    return equal[-1] if equal else None
-
-
-def begun(specs: Sequence[RunSpec], records: Sequence[RunRecord]) -> str | None:
-    """Return the id of the cross-validation to which the last finished run of any of ``specs`` belongs."""
-    found = [run for spec in specs if (run := earlier_run(spec, spec.spec_id, records)) is not None]
-    last = max(found, key=lambda run: run.started_at, default=None)
-    return None if last is None or last.fold is None else last.fold.id
 
 
 def info(name: str, fold: int, dataset: str) -> FoldInfo:

@@ -44,6 +44,8 @@ class Job:
     """Of the samples, as their source has them: a checkpoint is for these alone."""
 
     checkpoint: Path | None = None
+    fold_id: str | None = None
+    """The cross-validation that the run belongs to, which its checkpoint keeps."""
 
     @property
     def trains_ceiling(self) -> bool:

@@ -82,7 +82,11 @@ def lessons_of(job: Job, on_batch: Callable[[int], None]) -> Lessons:
             f"--batch-size {spec.batch_size} is larger than what is trained on: {len(trained)} samples, as "
             f"{len(labels) - len(trained)} are held out. Use a smaller one."
         )
-    notes = [
+    asked = 0 if share is None else round(share * len(labels))
+    more = 0 if share is None else len(labels) - len(trained) - asked
+    kept = f"--val {spec.val} holds out {asked + more} samples instead of {asked}: of each class at least one."
+    notes = [kept if more > 0 else None]
+    notes += [
         _covered(job, store, trained, _labels(spec, store.root, store.hashes_path, store.samples, on_batch))
         for store in (job.val, job.test)
         if store is not None

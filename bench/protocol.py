@@ -69,7 +69,8 @@ class Protocol(BaseModel):
             share = 0.0
         if not 0 < share < 1:
             raise ValueError(f"must be a split ({', '.join(get_args(Split))}) or a share between 0 and 1, like 0.1")
-        return f"{share:g}"
+        # In full: a share that is rounded to 1 would be none.
+        return repr(share)
 
     @model_validator(mode="before")
     @classmethod

@@ -156,6 +156,7 @@ def _job(
         test=evaluated.get("test"),
         digest=known.source_digest,
         checkpoint=attempt.checkpoint,
+        fold_id=attempt.fold.id if attempt.fold else None,
     )
 
 

@@ -30,9 +30,9 @@ def divide(labels: Labels, share: float, seed: int, classes: Sequence[str]) -> D
     """Hold out ``share`` (0…1) of the samples, of each class as nearly that share as whole samples allow.
 
     ``labels`` ``(n,)`` are indices of ``classes``. Of each class ``share`` of its samples, rounded down, is held out,
-    at least one; those that are then missing from ``share`` of all are taken one each from the classes with the
-    largest remainders. Which samples of a class: the first of a permutation by NumPy's PCG64 seeded with ``seed``, so
-    it is the same for every format. Raises ClassError where a class has a single sample.
+    at least one, however small the share; those that are then missing from ``share`` of all are taken one each from the
+    classes with the largest remainders. Which samples of a class: the first of a permutation by NumPy's PCG64 seeded
+    with ``seed``, so it is the same for every format. Raises ClassError where a class has a single sample.
     """
     kinds, counts = np.unique(labels, return_counts=True)
     if np.any(counts < 2):

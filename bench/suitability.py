@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import registry
+from bench import order, registry, sampling
 from bench.contracts.errors import BenchError
 from bench.spec import NO_MODEL, RunSpec
 from bench.store import Store
@@ -40,7 +40,7 @@ def require_weights(spec: RunSpec) -> None:
 def require_batch(spec: RunSpec, store: Store) -> None:
     """Raise BatchTooLargeError or BatchTooSmallError where a batch would be one that cannot be."""
     count = store.manifest.count
-    trained = count if spec.val_share is None else count - round(spec.val_share * count)
+    trained = _trained(spec, store)
     if spec.batch_size > trained:
         held_out = f", of which {count - trained} are held out" if trained < count else ""
         raise BatchTooLargeError(
@@ -53,6 +53,18 @@ def require_batch(spec: RunSpec, store: Store) -> None:
             f"{spec.model} cannot train on a batch of one sample, which --batch-size {spec.batch_size} leaves of "
             f"{trained} samples: it normalises over the samples of a batch. Choose another --batch-size."
         )
+
+
+def _trained(spec: RunSpec, store: Store) -> int:
+    """Return how many samples are trained on. Raises ClassError where none of a class could be."""
+    known = store.manifest
+    if spec.val_share is None:
+        return known.count
+    labels = order.kept_labels(store.hashes_path, known.count)
+    if labels is None:
+        # Of a store that an older version built; the training finds out exactly.
+        return known.count - round(spec.val_share * known.count)
+    return len(sampling.divide(labels, spec.val_share, spec.seed, known.classes).trained)
 
 
 def require_shape(spec: RunSpec, store: Store) -> None:

@@ -88,7 +88,7 @@ class _Trial:
         )
         self._checkpoint: Checkpoint | None = None
         if job.checkpoint is not None:
-            self._resume(Checkpoint.at(job.checkpoint, spec, job.digest))
+            self._resume(Checkpoint.at(job.checkpoint, spec, job.digest, job.fold_id))
         if model is not None:
             link.tell("training", self._training)
         self._next = self._checkpoint.next_epoch if self._checkpoint else 0
@@ -98,6 +98,7 @@ class _Trial:
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
+        checkpoint.require_weights((self.weights.get("weights") or {}).get("sha256"))
         checkpoint.load_into(self._trainer, self._best)
         self._training = self._training.model_copy(update={"resumed_before": checkpoint.resumed_before})
         self._link.tell("resumed", list(checkpoint.told))
@@ -226,9 +227,6 @@ class _Trial:
             path, size = self._job.hashes_path, self._spec.batch_size
             labels = order.stored_labels(opened.reader, path, size, self._batch_done)
         self._link.tell("order", self._lessons.order_info(self._spec, labels))
-        if self._checkpoint is not None:
-            yield "checkpoint"
-            self._checkpoint.finish()
 
     def _check(self, opened: Opened, **kept: Any) -> int:
         hashes = np.load(self._job.hashes_path)

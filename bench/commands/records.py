@@ -46,6 +46,8 @@ def list_(
         raise ListFlagsError("Options of a data set go with `bench list models --dataset NAME`.")
     if dataset is not None and what != "models":
         raise ListFlagsError("--dataset goes with `bench list models` alone.")
+    if name is not None and what not in {"backends", "datasets"}:
+        raise ListFlagsError(f"bench list {what} lists all of them: leave {name} out.")
     if what == "backends":
         console.print_table(listing.backends() if name is None else listing.backend_options(name))
     elif what == "datasets":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,9 @@ from bench.commands.work import work_flags
 from bench.flags import Backend, DataDir, Dataset, Options, Results, dataset_flags
 
 if TYPE_CHECKING:
+    from bench.checkpoint import NothingLeftError
     from bench.record import RunRecord
+    from bench.runner import Outcome
     from bench.spec import RunSpec
 
 
@@ -80,17 +83,20 @@ def run(
     """Train from one backend and report where the time went."""
     from bench import console, runner
     from bench import results as records
-    from bench.checkpoint import NothingLeftError
+    from bench.checkpoint import NothingLeftError, finish
     from bench.cross_validation import cross_validations
-    from bench.folds import earlier_run
     from bench.report import cross_validated
+    from bench.spec import SpecError
 
+    for flag, path in (("--checkpoint", checkpoint), ("--predictions", predictions)):
+        if path is not None and not path.name:
+            raise SpecError(f"{flag} names no file. Give it a name.")
     fields = {"dataset": dataset, "backend": backend, **work}
     attempt = dataclasses.replace(attempt, checkpoint=checkpoint)
     if folds is None:
         turns = _repeats(option or [], dataset_options, fields, attempt, predictions, repeats)
     else:
-        turns = _folds(folds, option or [], dataset_options, fields, attempt, predictions, repeats, results)
+        turns = _folds(folds, option or [], dataset_options, fields, attempt, predictions, repeats)
     where = places(data_dir)
     turns[0].spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     records.require_writable(results)
@@ -106,23 +112,29 @@ def run(
             try:
                 outcome = runner.run(turn.spec, where, console.make_progress(), turn.attempt)
             except NothingLeftError as complete:
-                console.say(str(complete))
-                known = [record for _, record in records.read_all(results)[0]]
-                if folds is not None and (earlier := earlier_run(turn.spec, turn.spec.spec_id, known)) is not None:
-                    done.append(earlier)
+                done.append(_known(complete, turn, results))
+                console.say(f"{complete} {turn.label}".strip() if len(turns) > 1 else str(complete))
+                if json:
+                    console.out(done[-1].to_json())
                 continue
             done.append(outcome.record)
-            if json:
-                console.out(outcome.record.to_json())
-            elif outcome.record.status == "ok" and folds is None and number == len(turns) - 1:
-                console.show(done, records.related(outcome.record, results))
-            # Written last, so that a full disk does not take the result from the user's eyes.
-            path = records.write(outcome.record, results)
+            try:
+                if json:
+                    console.out(outcome.record.to_json())
+                elif outcome.record.status == "ok" and folds is None and number == len(turns) - 1:
+                    console.show(done, records.related(outcome.record, results))
+            finally:
+                # After it is shown, so that a full disk does not take the result from the user's eyes; and also where
+                # it cannot be shown.
+                path = records.write(outcome.record, results)
             written.append((outcome.record, path))
             console.say(f"Record: {path}")
             require_ok(outcome.record, outcome.trace)
-            if turn.predictions is not None and outcome.predictions is not None:
-                outcome.predictions.write(turn.predictions)
+            if turn.predictions is not None:
+                _write_predictions(outcome, turn.predictions)
+            if turn.attempt.checkpoint is not None:
+                # Only now: what was complete without a record would never get one.
+                finish(turn.attempt.checkpoint, path.name)
         if folds is not None and done:
             found = cross_validations(done)
             for table in (cross_validated.folds_table(one, cross_validated.shown_metrics([one])) for one in found):
@@ -157,23 +169,21 @@ def _folds(
     attempt: Attempt,
     predictions: Path | None,
     repeats: int,
-    results: Path,
 ) -> list[_Turn]:
     from bench import folds
-    from bench import results as records
+    from bench.checkpoint import fold_of
     from bench.spec import RunSpec, make_spec
 
     dataset = fields["dataset"]
-    folds.require_alone(dataset_options, fields["test"], repeats)
+    folds.require_alone(dataset_options, fields, repeats)
     chosen = folds.chosen_folds(text, dataset)
     specs, checkpoints = {}, {fold: _of_fold(attempt.checkpoint, fold) for fold in chosen}
     for fold in chosen:
         options = {**dataset_options, folds.OPTION: fold}
         specs[fold] = make_spec(RunSpec, option, dataset_options=options, **{**fields, "test": "test"})
     # What goes on from checkpoints goes on under its name, so that its folds stay together.
-    kept = [specs[fold] for fold, path in checkpoints.items() if path is not None and path.exists()]
-    earlier = folds.begun(kept, [record for _, record in records.read_all(results)[0]]) if kept else None
-    name = earlier or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-folds"
+    earlier = (fold_of(path) for path in checkpoints.values() if path is not None and path.is_file())
+    name = next(filter(None, earlier), f"{datetime.now(UTC):%Y%m%d-%H%M%S}-folds")
     return [
         _Turn(
             f"Fold {fold} of {len(chosen)}:",
@@ -183,6 +193,30 @@ def _folds(
         )
         for fold in chosen
     ]
+
+
+def _known(complete: NothingLeftError, turn: _Turn, results: Path) -> RunRecord:
+    """Return the record of a run that has come to its end before. Raises CheckpointError where there is none."""
+    from bench.checkpoint import CheckpointError
+    from bench.record import read_record
+
+    path = results / complete.record
+    if not path.exists():
+        raise CheckpointError(f"{complete} Its record, {complete.record}, is not in {results}: choose --results.")
+    if turn.predictions is not None and not turn.predictions.exists():
+        raise CheckpointError(f"{complete} --predictions {turn.predictions} cannot be made from it.")
+    return read_record(path)
+
+
+def _write_predictions(outcome: Outcome, path: Path) -> None:
+    from bench.checkpoint import CheckpointError
+
+    if outcome.predictions is None:
+        raise CheckpointError(
+            f"--predictions {path}: all epochs were done before, so nothing was predicted. Use --test, whose "
+            "predictions are made at the end, or train anew without the checkpoint."
+        )
+    outcome.predictions.write(path)
 
 
 def _of_fold(path: Path | None, fold: int) -> Path | None:
@@ -195,9 +229,13 @@ def _require_files(turn: _Turn, repeats: int) -> None:
     from bench.spec import NO_MODEL, SpecError
 
     spec = turn.spec
-    for flag, path in (("--checkpoint", turn.attempt.checkpoint), ("--predictions", turn.predictions)):
-        if path is None:
-            continue
+    own = {"--checkpoint": turn.attempt.checkpoint, "--predictions": turn.predictions}
+    given = {flag: path for flag, path in own.items() if path is not None}
+    named = {**given, "--weights": Path(spec.weights)} if spec.weights is not None else given
+    for one, other in itertools.combinations(named, 2):
+        if named[one].resolve() == named[other].resolve():
+            raise SpecError(f"{one} and {other} are the same file, {named[one]}. Name another for one of them.")
+    for flag, path in given.items():
         if spec.model == NO_MODEL:
             raise SpecError(f"{flag} goes with a network: --model none trains nothing.")
         if repeats > 1:

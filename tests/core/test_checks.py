@@ -134,3 +134,13 @@ def test_every_doubt_says_what_to_do(quiet: RunRecord) -> None:
     worst = disturbed(quiet, canary_s=[1.0, 2.0], steal_share=0.5, cpu_busy_s=80.0, swapped_in_bytes=1)
     for warning in checks.warnings_for(worst):
         assert any(word in warning.message.lower() for word in ("run again", "close", "free", "use")), warning.kind
+
+
+def test_a_training_that_diverged_says_so_unless_the_data_is_to_blame(quiet: RunRecord) -> None:
+    lost = [epoch.model_copy(update={"loss": float("nan") if n else 1.0}) for n, epoch in enumerate(quiet.epochs)]
+    diverged = quiet.model_copy(update={"epochs": lost})
+    (warning,) = checks.warnings_for(diverged)
+    assert warning.kind == "diverged"
+    assert "from epoch 1 on" in warning.message
+    odd = diverged.model_copy(update={"data": quiet.data.model_copy(update={"not_finite": 3})})
+    assert kinds(odd) == ["not-finite-values"]

@@ -34,6 +34,8 @@ def test_a_deviation_is_that_of_a_sample() -> None:
         (("--dataset", "esc50", "--folds", "1"), "--folds 1: must be all, or 2 to 5"),
         (("--dataset", "esc50", "--folds", "some"), "--folds some: must be all, or 2 to 5"),
         (("--dataset", "esc50", "--folds", "all", "--fold", "2"), "leave --fold out."),
+        (("--dataset", "esc50", "--folds", "all", "--model", "none"), "--folds goes with a network: --model none"),
+        (("--dataset", "esc50", "--folds", "all", "--split", "test"), "leave --split test out."),
         (("--dataset", "esc50", "--folds", "all", "--repeats", "2"), "--folds runs every fold once"),
         (("--dataset", "esc50", "--folds", "all", "--test", "val"), "leave --test val out."),
         (("--dataset", "esc50", "--folds", "all", "--val", "test"), "--test test is what --val chooses the weights by"),

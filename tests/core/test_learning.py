@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from running import RUN, start, wait_until
 from sklearn.metrics import accuracy_score, f1_score
 from typer.testing import CliRunner
 
-from bench.checkpoint import Checkpoint, CheckpointError, NothingLeftError
+from bench.checkpoint import Checkpoint, CheckpointError, NothingLeftError, finish
 from bench.cli import app
 from bench.contracts.source import SilentProgress
 from bench.findings import Findings
@@ -26,7 +28,7 @@ from bench.job import EvaluatedStore, Job
 from bench.lessons import BatchError, lessons_of
 from bench.measure.clock import HostClock
 from bench.prepare import prepare
-from bench.record import RunRecord
+from bench.record import RunRecord, read_record
 from bench.sampling import ClassError
 from bench.spec import RunSpec, StoreSpec, make_spec
 from bench.training import Recipe, Trainer
@@ -356,7 +358,10 @@ def test_a_training_goes_on_exactly_where_it_was(tmp_path: Path, arrays: Path, t
     assert rest.all("training")[-1].best_epoch == whole.all("training")[-1].best_epoch
     assert rest.all("training")[-1].resumed_before == [after]
     assert [path.name for path in tmp_path.glob("*c.pt*")] == ["c.pt"]
-    with pytest.raises(NothingLeftError, match=r"all 5 epochs are done, there is nothing left to do"):
+    # Whoever has written the record says that there is nothing left to do.
+    finish(path, "record.json")
+    done = f"all its {first} epochs are done"
+    with pytest.raises(NothingLeftError, match=rf"{done}(, and --early-stopping.* of 5)?, there is nothing left to do"):
         Checkpoint.at(path, job_of(tmp_path, **fields).spec, job_of(tmp_path, **fields).digest)
 
 
@@ -407,9 +412,39 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(
     assert record.training.resumed_before == [done]
     assert [info.epoch for info in record.epochs] == [0, 1, 2]
     assert record.spec_id == whole.spec_id
-    again = bench(*RUN, *flags, "--checkpoint", "c.pt")
-    assert (again.returncode, again.stdout) == (0, "")
+    again = bench(*RUN, *flags, "--checkpoint", "c.pt", "--json")
+    assert again.returncode == 0, again.stderr
     assert "there is nothing left to do" in again.stderr.splitlines()[-1]
+    assert RunRecord.model_validate_json(again.stdout) == record
+    elsewhere = bench(*RUN, *flags, "--checkpoint", "c.pt", "--results", "other")
+    assert elsewhere.returncode == 1
+    assert elsewhere.stderr.splitlines()[-1].endswith(".json, is not in other: choose --results.")
+    unmade = bench(*RUN, *flags, "--checkpoint", "c.pt", "--predictions", "p.csv")
+    assert unmade.returncode == 1
+    assert unmade.stderr.splitlines()[-1].endswith("--predictions p.csv cannot be made from it.")
+
+
+def test_a_result_that_cannot_be_shown_is_recorded_all_the_same(
+    bench_environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [Path(sys.executable).with_name("bench"), *RUN, "--epochs", "1", "--no-ceiling", "--checkpoint", "c.pt"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--backend", "memmap", "--json"], cwd=tmp_path, env=bench_environment, stdout=full, check=False
+        )
+    assert done.returncode == 1
+    (path,) = (tmp_path / "results").glob("*.json")
+    assert read_record(path).status == "ok"
+
+
+def test_a_checkpoint_holds_to_the_weights_that_it_began_with(tmp_path: Path) -> None:
+    spec = make_spec(RunSpec, [], backend="memory", dataset="toys", weights="w.pt")
+    fresh = Checkpoint(tmp_path / "c.pt", spec, "d")
+    fresh.require_weights("a")
+    begun = Checkpoint(tmp_path / "c.pt", spec, "d", weights="a", told=["{}"])
+    begun.require_weights("a")
+    with pytest.raises(CheckpointError, match=r"the training began with other weights than w\.pt holds now"):
+        begun.require_weights("b")
 
 
 def test_a_checkpoint_is_for_its_own_run_alone(tmp_path: Path, arrays: Path, trial) -> None:
@@ -457,6 +492,15 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
         (
             ("--dataset", "esc50", "--val", "0.1", "--augment-copies", "noise"),
             "--val 0.1 does not go with --augment-copies noise: what is held out would have copies of itself",
+        ),
+        (("--checkpoint", ""), "--checkpoint names no file. Give it a name."),
+        (
+            ("--val", "0.1", "--checkpoint", "a.pt", "--predictions", "./a.pt"),
+            "--checkpoint and --predictions are the same file, a.pt. Name another for one of them.",
+        ),
+        (
+            ("--val", "0.1", "--predictions", "w.pt", "--weights", "w.pt"),
+            "--predictions and --weights are the same file, w.pt. Name another for one of them.",
         ),
         (("--val", "2"), "--val '2': must be a split (train, val, test) or a share between 0 and 1, like 0.1."),
         (("--val", "some"), "--val 'some': must be a split"),

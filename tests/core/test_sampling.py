@@ -1,14 +1,17 @@
 """Which samples are trained on, which are held out, and how much classes count."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from bench import sampling
+from bench import sampling, suitability
 from bench.order import Order
-from bench.spec import RunSpec
+from bench.spec import RunSpec, make_spec
 
 CLASSES = tuple("abcdefgh")
 
@@ -106,3 +109,23 @@ def test_a_balanced_sampler_draws_every_class_as_often() -> None:
     times = np.bincount(within[0])[np.unique(within[0])]
     assert len(times) == int((labels[members] == 0).sum())
     assert times.min() > 0.7 * times.mean()
+
+
+def test_what_is_left_to_train_on_is_known_before_the_run(tmp_path: Path) -> None:
+    """Of ten classes one each is held out at least, so a share of 0.5 % of 160 leaves 150, and not 159."""
+    labels = np.repeat(np.arange(10), 16)
+    np.savez(tmp_path / "labels.npz", y=labels)
+    known = SimpleNamespace(count=160, classes=tuple("abcdefghij"))
+    store = SimpleNamespace(manifest=known, hashes_path=tmp_path / "hashes.npy")
+    fields = {"backend": "memory", "dataset": "toys", "model": "resnet18-audio", "val": "0.005"}
+    suitability.require_batch(make_spec(RunSpec, [], **fields, batch_size=150), store)
+    with pytest.raises(suitability.BatchTooSmallError, match="--batch-size 149 leaves of 150 samples"):
+        suitability.require_batch(make_spec(RunSpec, [], **fields, batch_size=149), store)
+    with pytest.raises(suitability.BatchTooLargeError, match="160 samples, of which 10 are held out"):
+        suitability.require_batch(make_spec(RunSpec, [], **fields, batch_size=151), store)
+
+
+def test_a_share_is_kept_in_full() -> None:
+    kept = make_spec(RunSpec, [], backend="memory", dataset="toys", val="0.9999999")
+    assert kept.val_share == 0.9999999
+    assert RunSpec.model_validate_json(kept.model_dump_json()) == kept

@@ -100,6 +100,7 @@ def test_a_spec_survives_json() -> None:
         ({"lr": float("nan")}, "--lr 'nan': "),
         ({"momentum": 1}, "--momentum '1': input should be less than 1."),
         ({"weight_decay": -1}, "--weight-decay '-1': "),
+        ({"val": 1.0}, "--val '1.0': must be a split (train, val, test) or a share between 0 and 1, like 0.1."),
         ({"model": "none", "lr": 0.1}, "--lr goes with a network: --model none trains nothing."),
         ({"model": "none", "optimizer": "adam"}, "--optimizer goes with a network: --model none trains nothing."),
         ({"limit": 0}, "--limit '0': "),

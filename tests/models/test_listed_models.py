@@ -75,6 +75,7 @@ def test_without_a_data_set_each_is_shown_for_its_own(tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         (["backends", "--dataset", "cifar10"], "--dataset goes with `bench list models` alone."),
+        (["models", "resnet18"], "bench list models lists all of them: leave resnet18 out."),
         (["models", "--n-mels", "3"], "Options of a data set go with `bench list models --dataset NAME`."),
         (["models", "--dataset", "cifar11"], "Unknown data set 'cifar11'. Did you mean cifar10?"),
     ],
