@@ -85,6 +85,8 @@
     byId("link").href = Bench.fragment(view);
     const work = Bench.work(view);
     if (!work) return;
+    /* Before the list of contents, which has only what is shown. */
+    Bench.past.draw(view);
     if (everything) {
       chooser();
       sections.verdict(work);
@@ -95,7 +97,6 @@
       Bench.learned.show(work);
       contents();
     }
-    Bench.past.draw(view);
     filters(work);
     const metric = byId("metric").value || "epoch_s";
     const methods = Bench.table.draw(work, view, change);

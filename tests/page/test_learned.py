@@ -9,8 +9,8 @@ from bench.groups import equal_runs, same_work
 from bench.page import learned
 from bench.page.content import page_content
 from bench.page.equality import equality
-from bench.page.labels import method_labels
 from bench.record import Lossy, RunRecord
+from bench.report.labels import Methods
 
 TRUE = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
 PREDICTED = [0, 0, 0, 1, 1, 1, 2, 0, 2, 2]
@@ -23,7 +23,8 @@ def learnt(backend: str, predicted: list[int] = PREDICTED) -> RunRecord:
 
 def evaluated(*records: RunRecord) -> tuple[str, ...]:
     (work,) = same_work(equal_runs(records))
-    return equality(work, method_labels(work.groups)).evaluated
+    names = Methods(work.records, spoken=True).unique([group.first for group in work.groups])
+    return equality(work, names).evaluated
 
 
 def test_a_matrix_is_kept_once_for_all_that_predicted_alike() -> None:
