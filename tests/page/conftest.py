@@ -16,7 +16,7 @@ from bench.record import RunRecord
 CHROMIUM = Path("/usr/bin/chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
     """Chromium; its absence skips a test, or fails it where that is asked for."""
     missing = None if CHROMIUM.exists() else f"there is no {CHROMIUM}"
@@ -28,6 +28,7 @@ def browser() -> Iterator:
         if os.environ.get("BENCH_REQUIRE_TOOLS"):
             pytest.fail(f"a browser is required here, but {missing}")
         pytest.skip(f"needs a browser: {missing}")
+    # Not for the whole session: its loop and its messages would reach into the tests that come later.
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         yield running
