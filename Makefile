@@ -33,7 +33,8 @@ PHOTOS := $(TRAINING) --dataset cifar10 --test test --augment flip+crop
 
 study-runs: .venv/.installed
 	$(BIN)/bench run $(CLIPS) --model esc-crnn-attention --weight-decay 0.00001
-	$(BIN)/bench run $(CLIPS) --model sb-cnn --n-mels 128 --n-fft 1024 --hop 1024 --seconds 3
+	for model in sb-cnn sb-cnn-improved; do \
+		$(BIN)/bench run $(CLIPS) --model $$model --n-mels 128 --n-fft 1024 --hop 1024 --seconds 3 || exit 1; done
 	$(BIN)/bench run $(CLIPS) --model convnet4 --hop 1024
 	for backend in memmap hdf5 zarr filesystem; do \
 		$(BIN)/bench run $(PHOTOS) --backend $$backend --model cnn --epochs 6 --limit 10000 || exit 1; done
