@@ -28,6 +28,14 @@ CONTENT = {f"set/{part}/file{n}": random.Random(n).randbytes(5000 + n) for n, pa
 LIMITS = Limits(max_members=50, max_member_bytes=3 << 20, max_total_bytes=10 << 20)
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A directory within one that no other test writes to, so that what escapes from it is seen, and nothing else."""
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    return inner
+
+
 class Recorder(SilentProgress):
     def __init__(self) -> None:
         self.tasks: list[list[Any]] = []
