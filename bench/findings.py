@@ -53,6 +53,13 @@ class Findings:
     gpu_used_before_bytes: int | None = None
     gpu_used_context_bytes: int | None = None
     last_lines: list[str] = field(default_factory=list)
+    begun: bool = False
+    """Whether an epoch has begun in this process, and not only in those that it goes on from."""
+
+    @property
+    def concludes_only(self) -> bool:
+        """Whether every epoch was that of an earlier process: memory and GPU of this one say nothing of any."""
+        return bool(self.epochs) and not self.begun
 
     def last_epoch(self) -> str:
         """Return what a run that goes on behind the last epoch has to know of it."""

@@ -191,10 +191,11 @@ class _Observer:
         if value == "baseline" and pss is not None:
             self._found.baseline_pss_bytes = pss.total_bytes
 
-    def _on_cache(self, epoch: int) -> None:
-        if epoch == 0 and self._spec.memory_limit_bytes is not None:
+    def _on_cache(self, _: int) -> None:
+        if not self._found.begun and self._spec.memory_limit_bytes is not None:
             # The page cache is charged to whoever reads first: what is there already would not be limited.
             self._pages.bring("cold")
+        self._found.begun = True
         brought = self._pages.bring(self._spec.cache, drop_all=self._spec.drop_caches)
         self._found.cache.append(CacheEpoch(brought))
 

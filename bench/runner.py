@@ -195,18 +195,18 @@ def _record(spec: RunSpec, started_at: str, attempt: Attempt, found: Findings, s
 
 
 def _memory_info(found: Findings, store: Store | None) -> MemoryInfo:
-    sampled = found.sampled
+    sampled = None if found.concludes_only else found.sampled
     peak = sampled.peak if sampled else None
     resident = found.cache[-1].resident_after if found.cache else None
     return MemoryInfo(
         peak_pss_bytes=peak.total_bytes if peak else None,
-        baseline_pss_bytes=found.baseline_pss_bytes,
+        baseline_pss_bytes=None if found.concludes_only else found.baseline_pss_bytes,
         anon_bytes=peak.anon_bytes if peak else None,
         file_bytes=peak.file_bytes if peak else None,
         shmem_bytes=peak.shmem_bytes if peak else None,
         page_cache_bytes=round(resident * store.manifest.size_bytes) if store and resident is not None else None,
         rss_peaks_sum_bytes=sampled.rss_peaks_sum_bytes if sampled else None,
-        limited_peak_bytes=found.limited_peak_bytes,
+        limited_peak_bytes=None if found.concludes_only else found.limited_peak_bytes,
         sampler=SamplerInfo(samples=sampled.samples, cpu_s=sampled.cpu_s, duration_s=sampled.duration_s)
         if sampled
         else None,
@@ -239,6 +239,8 @@ def _cache_info(spec: RunSpec, found: Findings, store: Store | None) -> CacheInf
 
 def _gpu_info(found: Findings) -> GpuInfo | None:
     gpu, sampled = found.gpu, found.sampled
+    if found.concludes_only:
+        return None
     if gpu is None or sampled is None:
         return gpu
     before, context = found.gpu_used_before_bytes, found.gpu_used_context_bytes

@@ -9,10 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported, here and in what tests start: several of its processes share few cores, where threads that
 # spin while they wait for each other make an epoch take up to a hundred times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# How long an example takes says nothing where several tests share few cores.
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 
 PLUGINS = Path(__file__).parent / "plugins"
 # Before anything asks for entry points: the toy plug-ins are found as an outsider's package would be.

@@ -1,130 +1,32 @@
-"""What a run has learnt: validation, test, best weights, early stopping, and going on from a checkpoint."""
+"""What a run has learnt: validation, test, best weights, and early stopping."""
 
 import csv
-import json
-import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import toy_plugins
-from running import RUN, start, wait_until
+from lessons_here import batch_losses, job_of, small
+from running import RUN
 from sklearn.metrics import accuracy_score, f1_score
 from typer.testing import CliRunner
 
-from bench.checkpoint import Checkpoint, CheckpointError, NothingLeftError, finish
 from bench.cli import app
-from bench.contracts.source import SilentProgress
-from bench.findings import Findings
-from bench.job import EvaluatedStore, Job
+from bench.job import Job
 from bench.lessons import BatchError, lessons_of
 from bench.measure.clock import HostClock
-from bench.prepare import prepare
 from bench.record import RunRecord, read_record
 from bench.sampling import ClassError
-from bench.spec import RunSpec, StoreSpec, make_spec
+from bench.spec import RunSpec
 from bench.training import Recipe, Trainer
-from bench.trial import run_trial
 from bench.validation import Best
 
 CPU = torch.device("cpu")
 X, Y = toy_plugins.toy_arrays()
-
-
-@pytest.fixture
-def arrays(tmp_path: Path) -> Path:
-    """Samples whose class can be read off them, as a set of the user's own: 180 train, 60 are for val, 60 for test."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    for split, part in (("train", slice(180)), ("val", slice(180, 240)), ("test", slice(240, 300))):
-        np.save(folder / f"x_{split}.npy", X[part])
-        np.save(folder / f"y_{split}.npy", Y[part])
-    return folder
-
-
-def job_of(folder: Path, **fields: Any) -> Job:
-    """What a measured process is given, with stores below ``folder``."""
-    option = fields.pop("option", [])
-    checkpoint = fields.pop("checkpoint", None)
-    fields = {"backend": "memory", "batch_size": 32, "seed": 3, "deterministic": True, **fields}
-    spec = make_spec(RunSpec, option, **fields)
-    names = {name: getattr(spec, name) for name in StoreSpec.model_fields}
-    store = prepare(StoreSpec(**names), folder, (), SilentProgress())
-    others = {
-        name: prepare(StoreSpec(**{**names, "split": split}), folder, (), SilentProgress())
-        for name, split in spec.evaluated_splits.items()
-    }
-    known = store.manifest
-    return Job(
-        spec=spec,
-        root=store.root,
-        hashes_path=store.hashes_path,
-        samples=known.count,
-        shape=known.shape,
-        dtype=known.dtype,
-        classes=known.classes,
-        scale=None,
-        ceiling=False,
-        digest=known.source_digest,
-        checkpoint=checkpoint,
-        **{
-            name: EvaluatedStore(found.manifest.split, found.root, found.hashes_path, found.manifest.count)
-            for name, found in others.items()
-        },
-    )
-
-
-class Told:
-    """The parent's side of a trial, in this process; ``on`` may answer, or end it all."""
-
-    def __init__(self, on: Callable[[str, Any], Any] = lambda topic, value: None) -> None:
-        self.facts: list[tuple[str, Any]] = []
-        self.found = Findings()
-        self._on = on
-
-    def tell(self, topic: str, value: Any = None) -> None:
-        self.facts.append((topic, value))
-        self._on(topic, value)
-
-    def ask(self, topic: str, value: Any = None) -> Any:
-        self.tell(topic, value)
-        return json.dumps({"epoch": self.all("epoch")[-1].model_dump(mode="json")}) if topic == "keep" else None
-
-    def all(self, topic: str) -> list[Any]:
-        return [value for name, value in self.facts if name == topic]
-
-
-def small(shape: tuple[int, ...], classes: int) -> torch.nn.Module:
-    """A quick network with all that makes a training hard to repeat: running statistics, and something drawn."""
-    layers = [torch.nn.Conv2d(shape[0], 6, 3, stride=2), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten()]
-    return torch.nn.Sequential(*layers, torch.nn.Dropout(0.25), torch.nn.Linear(54, classes))
-
-
-@pytest.fixture
-def trial(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a job to its end in this process, with a small network, and return what it told."""
-    monkeypatch.setattr("bench.registry.model_builder", lambda name: small)
-
-    def run(job: Job, on: Callable[[str, Any], Any] = lambda topic, value: None) -> Told:
-        told = Told(on)
-        run_trial(told, job, SimpleNamespace(value=0))
-        assert [failure.message for failure in told.all("failed")] == []
-        return told
-
-    yield run
-    torch.use_deterministic_algorithms(False)
-
-
-def batch_losses(told: Told) -> list[float]:
-    return [loss for info in told.all("epoch") for loss in info.batch_loss]
 
 
 def test_a_record_has_every_validation_and_the_test_of_the_best_weights(
@@ -324,106 +226,6 @@ def learnt(job: Job) -> tuple[list[float], list[int], float]:
     return losses, found.predicted.tolist(), found.loss
 
 
-class Cut(BaseException):
-    """Stands for whatever ends a process."""
-
-
-@pytest.mark.parametrize("after", [1, 2])
-@pytest.mark.parametrize(
-    "more",
-    [{"optimizer": "adam", "val": "0.2", "early_stopping": 2}, {"balanced_sampler": True, "optimizer": "rmsprop"}],
-    ids=str,
-)
-def test_a_training_goes_on_exactly_where_it_was(tmp_path: Path, arrays: Path, trial, more: dict, after: int) -> None:
-    fields = {"dataset": f"npy:{arrays}", "epochs": 5, "test": "test", **more}
-    whole = trial(job_of(tmp_path, **fields))
-    path = tmp_path / "c.pt"
-
-    def cut(topic: str, value: Any) -> None:
-        if topic == "cache" and value == after:
-            raise Cut
-
-    with pytest.raises(Cut):
-        trial(job_of(tmp_path, **fields, checkpoint=path), cut)
-    torch.manual_seed(99)
-    rest = trial(job_of(tmp_path, **fields, checkpoint=path))
-    assert [json.loads(text)["epoch"]["epoch"] for text in rest.all("resumed")[0]] == list(range(after))
-    first = len(whole.all("epoch"))
-    assert [info.epoch for info in rest.all("epoch")] == list(range(after, first))
-    assert batch_losses(rest) == [loss for info in whole.all("epoch")[after:] for loss in info.batch_loss]
-    (expected,), (found,) = whole.all("test"), rest.all("test")
-    assert (found.loss, found.epoch, found.predicted.tolist()) == (
-        expected.loss, expected.epoch, expected.predicted.tolist()
-    )  # fmt: skip
-    assert rest.all("training")[-1].best_epoch == whole.all("training")[-1].best_epoch
-    assert rest.all("training")[-1].resumed_before == [after]
-    assert [path.name for path in tmp_path.glob("*c.pt*")] == ["c.pt"]
-    # Whoever has written the record says that there is nothing left to do.
-    finish(path, "record.json")
-    done = f"all its {first} epochs are done"
-    with pytest.raises(NothingLeftError, match=rf"{done}(, and --early-stopping.* of 5)?, there is nothing left to do"):
-        Checkpoint.at(path, job_of(tmp_path, **fields).spec, job_of(tmp_path, **fields).digest)
-
-
-def test_a_run_that_ended_behind_its_last_epoch_is_concluded(tmp_path: Path, arrays: Path, trial) -> None:
-    fields = {"dataset": f"npy:{arrays}", "epochs": 2, "val": "val", "test": "test", "checkpoint": tmp_path / "c.pt"}
-
-    def cut(topic: str, value: Any) -> None:
-        if (topic, value) == ("phase", "check"):
-            raise Cut
-
-    with pytest.raises(Cut):
-        trial(job_of(tmp_path, **fields), cut)
-    rest = trial(job_of(tmp_path, **fields))
-    assert rest.all("epoch") == []
-    assert [len(found.true) for found in rest.all("test")] == [60]
-    assert rest.all("checked") == [180]
-    assert rest.all("training")[-1].resumed_before == [2]
-
-
-def stop_before(epoch: int) -> Callable[[str, Any], None]:
-    def on(topic: str, value: Any) -> None:
-        if topic == "cache" and value == epoch:
-            raise Cut
-
-    return on
-
-
-def test_a_run_that_was_killed_goes_on_with_the_same_losses(
-    bench, bench_environment: dict[str, str], tmp_path: Path
-) -> None:
-    flags = ("--backend", "toy-slow", "--epochs", "3", "--deterministic", "--no-ceiling", "--val", "0.2")
-    begun = start(bench_environment, tmp_path, *RUN, *flags, "--checkpoint", "c.pt")
-    # What it says has to be read, or it waits at last.
-    threading.Thread(target=begun.communicate, daemon=True).start()
-    wait_until(lambda: (tmp_path / "c.pt").exists())
-    os.killpg(begun.pid, signal.SIGKILL)
-    begun.wait()
-    kept = torch.load(tmp_path / "c.pt", weights_only=True)
-    done = len(kept["told"])
-    assert 1 <= done < 3
-    resumed = bench(*RUN, *flags, "--checkpoint", "c.pt", "--json")
-    assert resumed.returncode == 0, resumed.stderr
-    record = RunRecord.model_validate_json(resumed.stdout)
-    whole = RunRecord.model_validate_json(bench(*RUN, *flags, "--json").stdout)
-    assert [info.batch_loss for info in record.epochs] == [info.batch_loss for info in whole.epochs]
-    scores = [info.model_dump(exclude={"evaluate_s"}) for info in record.validation]
-    assert scores == [info.model_dump(exclude={"evaluate_s"}) for info in whole.validation]
-    assert record.training.resumed_before == [done]
-    assert [info.epoch for info in record.epochs] == [0, 1, 2]
-    assert record.spec_id == whole.spec_id
-    again = bench(*RUN, *flags, "--checkpoint", "c.pt", "--json")
-    assert again.returncode == 0, again.stderr
-    assert "there is nothing left to do" in again.stderr.splitlines()[-1]
-    assert RunRecord.model_validate_json(again.stdout) == record
-    elsewhere = bench(*RUN, *flags, "--checkpoint", "c.pt", "--results", "other")
-    assert elsewhere.returncode == 1
-    assert elsewhere.stderr.splitlines()[-1].endswith(".json, is not in other: choose --results.")
-    unmade = bench(*RUN, *flags, "--checkpoint", "c.pt", "--predictions", "p.csv")
-    assert unmade.returncode == 1
-    assert unmade.stderr.splitlines()[-1].endswith("--predictions p.csv cannot be made from it.")
-
-
 def test_a_result_that_cannot_be_shown_is_recorded_all_the_same(
     bench_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -435,55 +237,6 @@ def test_a_result_that_cannot_be_shown_is_recorded_all_the_same(
     assert done.returncode == 1
     (path,) = (tmp_path / "results").glob("*.json")
     assert read_record(path).status == "ok"
-
-
-def test_a_checkpoint_holds_to_the_weights_that_it_began_with(tmp_path: Path) -> None:
-    spec = make_spec(RunSpec, [], backend="memory", dataset="toys", weights="w.pt")
-    fresh = Checkpoint(tmp_path / "c.pt", spec, "d")
-    fresh.require_weights("a")
-    begun = Checkpoint(tmp_path / "c.pt", spec, "d", weights="a", told=["{}"])
-    begun.require_weights("a")
-    with pytest.raises(CheckpointError, match=r"the training began with other weights than w\.pt holds now"):
-        begun.require_weights("b")
-
-
-def test_a_checkpoint_is_for_its_own_run_alone(tmp_path: Path, arrays: Path, trial) -> None:
-    path = tmp_path / "c.pt"
-    fields = {"dataset": f"npy:{arrays}", "epochs": 2}
-    with pytest.raises(Cut):
-        trial(job_of(tmp_path, **fields, checkpoint=path), stop_before(1))
-    job = job_of(tmp_path, **fields)
-    assert Checkpoint.at(path, job.spec, job.digest).next_epoch == 1
-    for changes, text in (
-        ({"model": "resnet18"}, "is of another network: cnn, not resnet18. Name another file, or remove that one."),
-        ({"dataset": "toys"}, f"is of another data set: npy:{arrays}, not toys. "),
-        ({"batch_size": 64, "epochs": 3}, "is of another run, which differs in epochs (2, not 3), batch size (32, not"),
-    ):
-        other = job.spec.model_copy(update=changes)
-        with pytest.raises(CheckpointError) as caught:
-            Checkpoint.at(path, other, job.digest)
-        assert text in str(caught.value)
-    with pytest.raises(CheckpointError, match=r"is of another data set: the samples of npy:.* have changed since"):
-        Checkpoint.at(path, job.spec, "another digest")
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"text"], ids=str)
-def test_what_is_no_checkpoint_is_told(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "c.pt"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"--checkpoint .*c\.pt is no checkpoint of bench, or a damaged one"):
-        Checkpoint.at(path, RunSpec(backend="toy", dataset="toys"), "")
-
-
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            return os.mkdir, (str(tmp_path / "evil"),)
-
-    torch.save({"format": Evil()}, tmp_path / "c.pt")
-    with pytest.raises(CheckpointError):
-        Checkpoint.at(tmp_path / "c.pt", RunSpec(backend="toy", dataset="toys"), "")
-    assert not (tmp_path / "evil").exists()
 
 
 @pytest.mark.parametrize(
