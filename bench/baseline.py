@@ -51,6 +51,13 @@ class Measured:
         return self.record.campaign.cell
 
     @property
+    def block(self) -> int:
+        """The number of its block. Raises BaselineError where the record does not tell."""
+        if self.record.campaign is None:
+            raise BaselineError(f"The run {self.record.spec_id} was not made for a baseline: it has no place in one.")
+        return self.record.campaign.block
+
+    @property
     def control(self) -> bool:
         """Whether it is the repetition that shows how far equal runs differ."""
         return self.record.campaign is not None and self.record.campaign.control

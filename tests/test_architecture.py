@@ -65,6 +65,7 @@ LAYERS = [
     ],
     ["bench.ceiling", "bench.checkpoint", "bench.lessons"],
     ["bench.search_space", "bench.ranking", "bench.baseline", "bench.held", "bench.history", "bench.tradeoffs"],
+    ["bench.yardsticks"],
     ["bench.criteria", "bench.regression", "bench.folds"],
     ["bench.inspection", "bench.advice", "bench.drifted", "bench.exchange", "bench.tracking"],
     ["bench.in_process", "bench.isolated", "bench.trial", "bench.report", "bench.cleaning", "bench.findings"],

@@ -11,9 +11,10 @@ from bench.drifted import Circumstances
 from bench.held import MEMORY_EFFECT
 from bench.metrics import significant
 from bench.record import RunRecord
-from bench.regression import AS_MEASURED, Finding
+from bench.regression import Finding
 from bench.report import render
 from bench.report.tables import Table, data_label, machine_text, work_text
+from bench.yardsticks import AS_MEASURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,12 @@ def _notes(found: Regressed) -> list[str]:
     tested = sum(finding.p is not None for finding in found.findings)
     notes.append(
         "Values: medians of runs, one fresh process each. Ratio: today over the baseline, by the calibration that "
-        "explains runs of one day best (95 % bootstrap interval). p: exact rank-sum test, the largest over all "
-        f"calibrations in question, adjusted by Holm for {tested} findings. Slower or more is said only where p is "
-        f"below {ALPHA}, the interval excludes 1, and the ratio exceeds {found.effect:.0%} (times; {MEMORY_EFFECT:.0%} "
-        "for amounts) and what equal runs differed by, under each calibration in question. Counters that are equal in "
-        "equal runs are held exactly. No change shown does not mean that there is none."
+        "explains runs of one day best, or as measured (95 % bootstrap interval). p: exact rank-sum test, the largest "
+        f"over all calibrations in question, adjusted by Holm for {tested} findings. Slower or more is said only where "
+        f"p is below {ALPHA}, the interval excludes 1, and the ratio exceeds {found.effect:.0%} (times; "
+        f"{MEMORY_EFFECT:.0%} for amounts) and what equal runs differed by, under each calibration in question, or, "
+        f"where the other cells took as long as then within {found.effect:.0%}, as measured and beside them. Counters "
+        "that are equal in equal runs are held exactly. No change shown does not mean that there is none."
     )
     floors = [f.floor for f in found.findings if f.floor is not None and f.metric.key == "epoch_s"]
     if floors:

@@ -8,10 +8,12 @@ import pytest
 from scipy.stats import mannwhitneyu
 from trials import TEMPLATE, run, series, simulated
 
-from bench import regression, unpaired
+from bench import regression, unpaired, yardsticks
 from bench.baseline import Measured
 from bench.campaign import plan
-from bench.regression import AS_MEASURED, Finding, judge
+from bench.held import HELD
+from bench.regression import Finding, judge
+from bench.yardsticks import AS_MEASURED, OTHERS
 
 BLOCKS = 8
 RUNS = 3 * BLOCKS
@@ -225,6 +227,70 @@ def test_simulated_days_are_told_apart(speed: float) -> None:
         false += worse(found, "a")
     assert hits >= 18
     assert false <= 1
+
+
+def hashing(
+    random: np.random.Generator, seed: int, *, neighbours: float = 0.3, machine: float = 1.0, **factors: float
+) -> list[Measured]:
+    """A day of runs that feel nothing of neighbours, which slow the calibrations by up to two thirds in such a share.
+
+    ``machine`` is how slow all is, ``factors`` by how much more time cells take.
+    """
+    found = []
+    for slot in plan(("a", "b"), BLOCKS, seed):
+        epoch_s = 0.4 * machine * factors.get(slot.cell, 1.0) * float(np.exp(random.normal(0, 0.01)))
+        felt = random.uniform(0.5, 1) if random.random() < neighbours else random.uniform(0, 0.2)
+        speed = [machine * (1 + share * felt) for share in (0.2, 0.2, 0.67)]
+        place = {"cell": slot.cell, "block": slot.block, "control": slot.control}
+        found.append(run([epoch_s], **place, cpu_share=0.99, speed=speed))
+    return found
+
+
+def test_what_feels_nothing_of_the_neighbours_is_held_beside_the_others() -> None:
+    hits = false = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        found = judge(hashing(random, seed), hashing(random, seed, neighbours=0.8, b=1.15))
+        hits += worse(found, "b")
+        false += worse(found, "a")
+    assert hits >= 18
+    assert false <= 1
+
+
+@pytest.mark.parametrize("b", [1 / 1.15, 1.0])
+def test_a_machine_that_is_slower_for_all_is_no_regression_of_one(b: float) -> None:
+    """Even where the other cell became faster meanwhile, so that it seems to have held still."""
+    false = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        before = series(*simulated(random, RUNS), cpu_share=0.98)
+        now = series(*simulated(random, RUNS, day=1.15), slower={"b": b}, seed=seed, cpu_share=0.98)
+        false += worse(judge(before, now), "a")
+    assert false <= 1
+
+
+def test_beside_others_is_said_only_where_they_held_still() -> None:
+    def days(b: float, machine: float) -> tuple[list[Measured], list[Measured]]:
+        random = np.random.default_rng(1)
+        return hashing(random, 1), hashing(random, 1, machine=machine, a=1.15, b=b)
+
+    assert finding(judge(*days(1.0, 1.0))).verdict == "slower"
+    for b, machine in ((0.9, 1.0), (1.0, 1.1), (1.15, 1.0)):
+        found = finding(judge(*days(b, machine)))
+        assert found.lines == 1
+        assert found.by != OTHERS
+
+
+def test_blocks_in_which_another_cell_is_missing_say_nothing_of_it() -> None:
+    before = [run([v], cell=cell, block=n) for cell in "abc" for n, v in enumerate(QUIET)]
+    now = [run([v], cell=cell, block=n) for cell in "abc" for n, v in enumerate(QUIET) if (cell, n) != ("c", 2)]
+    both = list(yardsticks.sides(before, now).values())
+    line = yardsticks.lines(both[0], HELD[0], both, _values(both[0]), (), 0.05)[1]
+    assert [len(line[OTHERS].of(values)) for values in _values(both[0])] == [6, 5]
+
+
+def _values(both: yardsticks.Sides) -> tuple[yardsticks.Values, yardsticks.Values]:
+    return yardsticks.values_of(both.before, HELD[0]), yardsticks.values_of(both.now, HELD[0])
 
 
 def test_on_a_busy_machine_cpu_time_tells() -> None:
