@@ -28,6 +28,9 @@ Decode = Callable[[int, Bytes], None]
 
 # Less decoded data than this is not worth waking another thread for.
 _PARALLEL_BYTES = 128 << 10
+# As many small chunks are begun at once that are merely read: taking the lock for each takes half as long as that.
+_GROUP_BYTES = 256 << 10
+# In this order: what is not yet decoded is less than what is.
 _TO_DECODE, _UNDER_WAY, _DECODED = range(3)
 
 
@@ -37,11 +40,19 @@ class KeptChunks:
     Safe to use from several threads: a chunk that a batch is being made of keeps its place until that is done, one
     that several batches need is decoded by one of them, and chunks for which there is no place are decoded aside.
     Memory stays within ``cache_bytes`` and one chunk for each thread that decodes. Chunks of one row are decoded to
-    where they belong, and not kept.
+    where they belong, and not kept. ``side_by_side`` is whether the main thread has others help it: where decoding is
+    no more than reading, they would only wait for each other.
     """
 
     def __init__(
-        self, decode: Decode, chunks: int, rows_per_chunk: int, sample_bytes: int, cache_bytes: int = CACHE_BYTES
+        self,
+        decode: Decode,
+        chunks: int,
+        rows_per_chunk: int,
+        sample_bytes: int,
+        cache_bytes: int = CACHE_BYTES,
+        *,
+        side_by_side: bool = True,
     ) -> None:
         import torch
 
@@ -61,7 +72,8 @@ class KeptChunks:
         self._lock = threading.Lock()
         self._decoded = threading.Condition(self._lock)
         self._own = threading.local()
-        self._threads = torch.get_num_threads()
+        self._group = 1 if side_by_side else max(1, _GROUP_BYTES // max(1, self._chunk_bytes))
+        self._threads = torch.get_num_threads() if side_by_side else 1
         self._pool = ThreadPoolExecutor(max(1, self._threads - 1), thread_name_prefix="decode")
 
     def begin(self) -> None:
@@ -81,6 +93,13 @@ class KeptChunks:
             self._divide(lambda item: self._decode(*item), list(zip(indices.tolist(), out, strict=True)))
             return
         chunks, within = np.divmod(indices, self._rows_per_chunk)
+        if (held := self._held_if_decoded(chunks)) is not None:
+            try:
+                self._rows.gather(held * self._rows_per_chunk + within, out)
+            finally:
+                with self._lock:
+                    np.subtract.at(self._users, held, 1)
+            return
         touched, of_touched = np.unique(chunks, return_inverse=True)
         places, coming = self._claimed(touched)
         held = places[places >= 0]
@@ -93,6 +112,17 @@ class KeptChunks:
         finally:
             with self._lock:
                 self._users[held] -= 1
+
+    def _held_if_decoded(self, chunks: Indices) -> Indices | None:
+        """Return the place of the chunk of each sample, held for it, if all are decoded: so most batches find them."""
+        with self._lock:
+            places = self._place_of.take(chunks)
+            if places.min() < 0 or self._state.take(places).min() < _DECODED:
+                return None
+            self._batches += 1
+            np.add.at(self._users, places, 1)
+            self._used_at[places] = self._batches
+            return places
 
     def _claimed(self, touched: Indices) -> tuple[Indices, Indices]:
         """Return the places of chunks, -1 where there is none, and which of them are still to be decoded to theirs.
@@ -129,26 +159,28 @@ class KeptChunks:
     def _bring(self, coming: list[tuple[int, int]]) -> None:
         """Have chunks decoded to their places: those here that no other thread has begun, and wait for the others."""
         while coming:
-            self._divide(self._decode_unless_begun, coming)
+            groups = [coming[first : first + self._group] for first in range(0, len(coming), self._group)]
+            self._divide(self._decode_unless_begun, groups, self._group)
             with self._lock:
                 while any(self._state[place] == _UNDER_WAY for _, place in coming):
                     self._decoded.wait()
                 # Where another thread failed, this one finds out why.
                 coming = [item for item in coming if self._state[item[1]] == _TO_DECODE]
 
-    def _decode_unless_begun(self, item: tuple[int, int]) -> None:
-        chunk, place = item
+    def _decode_unless_begun(self, group: Sequence[tuple[int, int]]) -> None:
         with self._lock:
-            if self._state[place] != _TO_DECODE:
-                return
-            self._state[place] = _UNDER_WAY
-        outcome = _TO_DECODE
+            own = [(chunk, place) for chunk, place in group if self._state[place] == _TO_DECODE]
+            places = [place for _, place in own]
+            self._state[places] = _UNDER_WAY
+        done = 0
         try:
-            self._decode(chunk, self._array[place].reshape(-1))
-            outcome = _DECODED
+            for chunk, place in own:
+                self._decode(chunk, self._array[place].reshape(-1))
+                done += 1
         finally:
             with self._lock:
-                self._state[place] = outcome
+                self._state[places[:done]] = _DECODED
+                self._state[places[done:]] = _TO_DECODE
                 self._decoded.notify_all()
 
     def _gather_in_parts(
@@ -167,10 +199,10 @@ class KeptChunks:
 
         self._divide(decode_aside, np.flatnonzero(places < 0).tolist())
 
-    def _divide(self, work: Callable[[T], None], items: Sequence[T]) -> None:
-        """Do one work for each chunk: in the main thread on as many threads as torch has, in another on that alone."""
+    def _divide(self, work: Callable[[T], None], items: Sequence[T], chunks_each: int = 1) -> None:
+        """Do one work for each item: in the main thread on as many threads as torch has, in another on that alone."""
         threads = self._threads if threading.current_thread() is threading.main_thread() else 1
-        if threads == 1 or len(items) * self._chunk_bytes < _PARALLEL_BYTES:
+        if threads == 1 or len(items) == 1 or len(items) * chunks_each * self._chunk_bytes < _PARALLEL_BYTES:
             _work_through(work, items)
             return
         others = [self._pool.submit(_work_through, work, items[number::threads]) for number in range(1, threads)]

@@ -29,7 +29,7 @@ _BLOCK_BYTES = 1 << 20
 # Where nothing is decoded, blocks that fall out of the processor's own cache are hardly worth keeping.
 _KEPT_BYTES = 32 << 20
 _WINDOW = 256
-_WINDOWS = 64
+_WINDOWS = 16
 _MOST_READ = 1.5
 
 
@@ -44,7 +44,8 @@ class _Handle:
             self.y: NDArray[np.int64] = file["y"][()]
         fill = partial(read_block, layout, rows_per_block, self.x)
         blocks = -(-layout.count // rows_per_block)
-        self.blocks = KeptChunks(fill, blocks, rows_per_block, layout.row_bytes, kept_bytes)
+        # HDF5 reads and undoes filters for one thread at a time.
+        self.blocks = KeptChunks(fill, blocks, rows_per_block, layout.row_bytes, kept_bytes, side_by_side=False)
 
 
 class LibraryReader(Reader):
@@ -96,7 +97,7 @@ def _rows_per_block(layout: Layout) -> int:
 def suits_blocks(order: Indices, rows_per_block: int, count: int, kept: int) -> bool:
     """Say whether an order read in blocks, of which the ``kept`` last ones used are kept, reads little in vain.
 
-    Found out by going through the beginning of the order, up to 16,384 samples of it.
+    Found out by going through the beginning of the order, up to 4,096 samples of it.
     """
     if rows_per_block == 1 or not kept:
         return False

@@ -170,4 +170,5 @@ def _kept_chunks(handle: _Handle, codec: str) -> KeptChunks:
             raise damaged(store.root / key, error) from error
 
     sample_bytes = math.prod(x.shape[1:]) * x.dtype.itemsize
-    return KeptChunks(decode_chunk, -(-x.shape[0] // x.chunks[0]), x.chunks[0], sample_bytes)
+    chunks, rows = -(-x.shape[0] // x.chunks[0]), x.chunks[0]
+    return KeptChunks(decode_chunk, chunks, rows, sample_bytes, side_by_side=codec != "none")

@@ -213,6 +213,58 @@ def test_chunks_that_batches_share_are_decoded_once_and_divided_between_their_th
     assert len(decode.threads) == 2
 
 
+def test_what_is_merely_read_is_divided_in_groups_and_the_main_thread_does_it_alone() -> None:
+    together = threading.Barrier(2, timeout=60)
+    read = Decoding()
+
+    def meeting(chunk: int, out: np.ndarray) -> None:
+        # The first chunk of each group: 256 KiB are six of them.
+        if chunk in (0, 6):
+            together.wait()
+        read(chunk, out)
+
+    rows = KeptChunks(meeting, CHUNKS, ROWS, ROW_BYTES, side_by_side=False)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(check, rows, range(12 * ROWS)) for _ in range(2)]:
+            done.result()
+    assert sorted(read.chunks) == list(range(12))
+    assert len(read.threads) == 2
+    alone = Decoding()
+    check(KeptChunks(alone, CHUNKS, ROWS, ROW_BYTES, side_by_side=False), range(len(X)))
+    assert alone.threads == {threading.main_thread()}
+
+
+def test_a_chunk_of_a_group_that_cannot_be_read_leaves_the_others_to_be_read_again() -> None:
+    read = Decoding()
+    read.failing = {2}
+    rows = KeptChunks(read, CHUNKS, ROWS, ROW_BYTES, side_by_side=False)
+    with pytest.raises(BackendError):
+        check(rows, range(6 * ROWS))
+    read.failing = set()
+    check(rows, range(6 * ROWS))
+    assert sorted(read.chunks[-4:]) == [2, 3, 4, 5]
+
+
+def test_a_batch_of_kept_chunks_decodes_nothing_and_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = Decoding()
+    rows = kept(decode, 3)
+    check(rows, range(2 * ROWS))
+    decode.chunks.clear()
+    check(rows, [5, 0, 5, 3, 1])
+    assert decode.chunks == []
+    gather = rows._rows.gather
+
+    def meanwhile(positions: np.ndarray, out: np.ndarray) -> None:
+        # Another batch needs two places now: one is free, and what this one is made of is not given away.
+        monkeypatch.setattr(rows._rows, "gather", gather)
+        check(rows, range(2 * ROWS, 4 * ROWS))
+        gather(positions, out)
+
+    monkeypatch.setattr(rows._rows, "gather", meanwhile)
+    check(rows, [5, 0, 5, 3, 1])
+    assert not rows._users.any()
+
+
 def test_a_batch_that_waited_for_a_chunk_in_vain_decodes_it_itself() -> None:
     begun, waited_for = threading.Event(), threading.Event()
     tried: list[int] = []
