@@ -10,13 +10,14 @@ from told import BATCHES, KINDS, Told, measured
 
 @pytest.fixture(scope="module")
 def slept(bench_environment, tmp_path_factory) -> Told:
-    return measured(bench_environment, tmp_path_factory, "truth-sleeps", "--epochs", "3", ms=5, side=8)
+    # So long that what the harness does around a batch is little beside it on a busy machine, too.
+    return measured(bench_environment, tmp_path_factory, "truth-sleeps", "--epochs", "3", ms=20, side=8)
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_sleeping_is_waiting(slept: Told, epoch: int) -> None:
     waits_s, held_s = slept.epoch(epoch).batch_wait_s, slept.values("held_s", epoch)
-    assert slept.true("slept_s", epoch) >= BATCHES * 0.005
+    assert slept.true("slept_s", epoch) >= BATCHES * 0.02
     # The median, because a busy machine may take the CPU away between the two clocks.
     assert median(wait / held for wait, held in zip(waits_s, held_s, strict=True)) == pytest.approx(1, abs=0.03)
     assert slept.epoch(epoch).wait_s == pytest.approx(sum(waits_s), rel=0.01)
