@@ -22,7 +22,7 @@ from bench.calibration import Calibration
 from bench.contracts.errors import BenchError
 from bench.files import replacing
 from bench.metrics import METRICS
-from bench.record import SCHEMA_VERSION, EpochInfo, RunRecord
+from bench.record import SCHEMA_VERSION, CampaignInfo, EpochInfo, RunRecord
 from bench.spec import RunSpec
 
 FORMAT = 1
@@ -46,16 +46,18 @@ class Measured:
     @property
     def cell(self) -> str:
         """The cell that it is a run of. Raises BaselineError where the record does not tell."""
-        if self.record.campaign is None:
-            raise BaselineError(f"The run {self.record.spec_id} was not made for a baseline: it has no place in one.")
-        return self.record.campaign.cell
+        return self._place.cell
 
     @property
     def block(self) -> int:
         """The number of its block. Raises BaselineError where the record does not tell."""
+        return self._place.block
+
+    @property
+    def _place(self) -> CampaignInfo:
         if self.record.campaign is None:
             raise BaselineError(f"The run {self.record.spec_id} was not made for a baseline: it has no place in one.")
-        return self.record.campaign.block
+        return self.record.campaign
 
     @property
     def control(self) -> bool:

@@ -5,7 +5,7 @@
 It makes a small package with two backends that do the same work in every batch (SHA-256 of a fixed buffer), saves
 baselines of both, and holds trials against them in turns. In each, one of the two, chosen by the trial's number, does
 so much more of its work. What the command says of the one it should flag and of the one it should not is counted, every
-trial's table is kept, and the figures are printed. Some 4 s a run, three runs a block.
+trial's table is kept, and the figures are printed. An hour or so: three runs a block.
 """
 
 # ruff: noqa: T201 - a script for a terminal
