@@ -1,8 +1,13 @@
 """Reading the files of a mapping into memory, in order, while its rows are used in any order.
 
-A shuffled epoch that faults its pages in one by one waits for the storage at each: it is served soonest when
-everything is asked for at once, in the order of the file (posix_fadvise(2), WILLNEED). As it arrives it is entered into
-the page table by the same thread (madvise(2), MADV_POPULATE_READ), which spares the others most of their faults.
+A shuffled epoch that faults its pages in one by one waits for the storage at each, and each fault that reads around
+itself is in the way of the others. A batch of scattered rows needs nearly all of the file before it is complete, so it
+is served soonest where one thread reads the file in order, and the others wait until what they need has arrived.
+
+A long file is read as files usually are: the kernel then reads ahead in large folios, which storage served two to three
+times as fast as the single pages that it takes when told what will be needed (posix_fadvise(2), WILLNEED). Short files
+are asked for in that way, all at once, as there is nothing to read ahead in each. What has arrived is entered into the
+page table by the same thread (madvise(2), MADV_POPULATE_READ), which spares the others most of their faults.
 """
 
 from __future__ import annotations
@@ -10,8 +15,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,14 +26,17 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-_PIECE_BYTES = 8 << 20
+_PIECE_BYTES = 1 << 20
+_LONG_BYTES = 8 << 20
+_EVERYTHING = sys.maxsize
+_PAUSE_S = 0.0005
 _LOOKED_AT = 64
 _SHARE_OF_MEMORY = 0.5
 _POPULATE_READ = 22
 
 
 class ReadAhead:
-    """Files of which the first ``sizes[i]`` bytes are mapped as ``mapped[i]``."""
+    """Files of which the first ``sizes[i]`` bytes are mapped as ``mapped[i]``, which lie behind each other."""
 
     def __init__(self, files: Sequence[Path], sizes: Sequence[int], mapped: Sequence[NDArray[np.uint8]]) -> None:
         self._files = files
@@ -36,6 +46,7 @@ class ReadAhead:
         self._total_bytes = sum(sizes)
         self._pages = _some_pages(sizes, mapped)
         self._thread: threading.Thread | None = None
+        self._front = _EVERYTHING
 
     def begin(self) -> None:
         """Start reading in a thread, unless all is in memory already, or would not fit there.
@@ -48,25 +59,58 @@ class ReadAhead:
             return
         if self._total_bytes > _SHARE_OF_MEMORY * psutil.virtual_memory().available:
             return
+        self._front = 0
         self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
         self._thread.start()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether there may be something to wait for."""
+        return self._front != _EVERYTHING
+
+    def wait_until(self, address: int) -> None:
+        """Wait until all that lies before ``address`` has arrived, as far as it is being read."""
+        # To ask again and again takes less than to be told of each of many files.
+        while self._front < address:
+            time.sleep(_PAUSE_S)
+
     def _read(self) -> None:
-        for path, size in zip(self._files, self._sizes, strict=True):
-            # A file that cannot be opened any more is the reader's to report.
+        try:
+            # A file that cannot be read any more is the reader's to report.
             with suppress(OSError):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    for offset in range(0, size, _PIECE_BYTES):
-                        os.posix_fadvise(descriptor, offset, _PIECE_BYTES, os.POSIX_FADV_WILLNEED)
-                finally:
-                    os.close(descriptor)
-        for memory, size in zip(self._mapped, self._sizes, strict=True):
-            for offset in range(0, size, _PIECE_BYTES):
-                piece_bytes = min(_PIECE_BYTES, size - offset)
-                # Linux before 5.14 does not know this, and a file that has been cut off is the reader's to report.
-                if _LIBC.madvise(memory.ctypes.data + offset, piece_bytes, _POPULATE_READ):
-                    return
+                for path, size in zip(self._files, self._sizes, strict=True):
+                    if size < _LONG_BYTES:
+                        _ask_for(path, size)
+                for path, memory, size in zip(self._files, self._mapped, self._sizes, strict=True):
+                    for end in _brought(path, memory, size):
+                        self._front = memory.ctypes.data + end
+        finally:
+            self._front = _EVERYTHING
+
+
+def _ask_for(path: Path, size: int) -> None:
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_WILLNEED)
+
+
+def _brought(path: Path, memory: NDArray[np.uint8], size: int) -> Iterator[int]:
+    """Bring a mapped file into memory; yield how much of it is there."""
+    if size < _LONG_BYTES:
+        _enter(memory, 0, size)
+        yield size
+        return
+    with path.open("rb", buffering=0) as file:
+        unused = bytearray(_PIECE_BYTES)
+        for offset in range(0, size, _PIECE_BYTES):
+            file.readinto(unused)
+            end = min(offset + _PIECE_BYTES, size)
+            _enter(memory, offset, end)
+            yield end
+
+
+def _enter(memory: NDArray[np.uint8], begin: int, end: int) -> None:
+    # Where Linux does not know this, before 5.14, the others have to fault the pages in.
+    _LIBC.madvise(memory.ctypes.data + begin, end - begin, _POPULATE_READ)
 
 
 def _some_pages(sizes: Sequence[int], mapped: Sequence[NDArray[np.uint8]]) -> list[int]:

@@ -143,6 +143,15 @@ class MappedFiles:
         """Have read from storage what is not in memory: all of it is about to be needed."""
         self._ahead.begin()
 
+    @property
+    def being_read(self) -> bool:
+        """Whether they are still being read from storage since ``begin``."""
+        return self._ahead.under_way
+
+    def wait_until(self, end: int) -> None:
+        """Wait until ``bytes[:end]`` have been read, if they are being read."""
+        self._ahead.wait_until(self.bytes.ctypes.data + end)
+
 
 class MappedRows:
     """The rows of a store, by number.
@@ -167,7 +176,7 @@ class MappedRows:
         self._files = MappedFiles(pieces.files, sizes, spacing)
         self._bytes = self._files.bytes
         begins = pieces.file_of * spacing + pieces.offsets
-        shift = int(begins[0]) % row_bytes if len(begins) and row_bytes else 0
+        self._shift = shift = int(begins[0]) % row_bytes if len(begins) and row_bytes else 0
         within = np.arange(pieces.rows_per_piece, dtype=np.int64)
         if row_bytes and np.all(begins % row_bytes == shift):
             positions = ((begins // row_bytes)[:, None] + within).reshape(-1)[:count]
@@ -194,6 +203,10 @@ class MappedRows:
             positions = np.take(self._positions, indices)
         else:
             positions = indices + self._first if self._first else indices
+        if self._files.being_read:
+            last = int(positions.max())
+            begin = last if self._rows is None else self._shift + last * self.row_bytes
+            self._files.wait_until(begin + self.row_bytes)
         if self._rows is not None:
             self._rows.gather(positions, out)
         elif self.row_bytes < _SLICE_BYTES:

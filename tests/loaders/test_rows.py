@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,12 @@ from hypothesis import strategies as st
 from bench.contracts.backend import BackendError
 from bench.loaders import read_ahead, rows
 from bench.loaders.rows import MappedRows, Pieces, Rows
+
+
+def gathered(mapped: MappedRows, indices: list[int], row_bytes: int) -> np.ndarray:
+    x = np.zeros((len(indices), row_bytes), np.uint8)
+    mapped.gather(np.array(indices), x)
+    return x
 
 
 def scattered(folder: Path, data: np.ndarray, per_piece: int, files: int, gap: int, seed: int) -> Pieces:
@@ -124,29 +131,71 @@ def in_page_table_kib(path: Path) -> int:
     return int(rest.partition("\nRss:")[2].split()[0])
 
 
+@pytest.mark.parametrize("files", [1, 20])
 @pytest.mark.skipif(
     tuple(map(int, os.uname().release.split(".")[:2])) < (5, 14), reason="the kernel does not enter pages ahead"
 )
-def test_files_that_are_not_in_memory_are_read_ahead(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(os.urandom(20 << 20))
-    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
-    with path.open("rb") as file:
-        os.fsync(file)
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def test_files_that_are_not_in_memory_are_read_ahead(files: int, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number:02}" for number in range(files)]
+    for path in paths:
+        path.write_bytes(os.urandom((20 << 20) // files))
+    pieces = Pieces(paths, np.arange(files), np.zeros(files, np.int64), 20 // files)
+    mapped = MappedRows(pieces, 20, 1 << 20)
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     pages = mapped._files._ahead._pages
-    assert len(pages) == read_ahead._LOOKED_AT
+    assert len(pages) >= read_ahead._LOOKED_AT
     if all(map(read_ahead._in_memory, pages)):
         pytest.skip("files here cannot be evicted")
     mapped.begin()
-    deadline = time.monotonic() + 30
-    # Asked for is not read yet.
-    while not all(map(read_ahead._in_memory, pages)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
     started = mapped._files._ahead._thread
     assert started is not None
-    started.join()
-    assert in_page_table_kib(path) == 20 << 10
+    started.join(timeout=30)
+    assert not mapped._files.being_read
+    assert all(map(read_ahead._in_memory, pages))
+    assert sum(map(in_page_table_kib, paths)) == 20 << 10
     mapped.begin()
     assert mapped._files._ahead._thread is started, "what is in memory is not read again"
+
+
+def test_rows_are_waited_for_while_their_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(os.urandom(20 << 20))
+    data = np.fromfile(path, np.uint8).reshape(20, 1 << 20)
+    go_on = [threading.Event(), threading.Event()]
+
+    def brought(*_: object) -> Iterator[int]:
+        for event, end in zip(go_on, (10 << 20, 20 << 20), strict=True):
+            assert event.wait(timeout=30)
+            yield end
+
+    monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
+    monkeypatch.setattr(read_ahead, "_brought", brought)
+    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
+    mapped.begin()
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            early = pool.submit(gathered, mapped, [9, 3], 1 << 20)
+            late = pool.submit(gathered, mapped, [0, 10], 1 << 20)
+            assert not wait([early, late], timeout=0.2).done
+            go_on[0].set()
+            np.testing.assert_array_equal(early.result(timeout=30), data[[9, 3]])
+            assert not wait([late], timeout=0.2).done
+        finally:
+            for event in go_on:
+                event.set()
+        np.testing.assert_array_equal(late.result(timeout=30), data[[0, 10]])
+    assert not mapped._files.being_read
+
+
+def test_what_cannot_be_read_ahead_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(os.urandom(20 << 20))
+    data = np.fromfile(path, np.uint8).reshape(20, 1 << 20)
+    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
+    path.unlink()
+    monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
+    mapped.begin()
+    np.testing.assert_array_equal(gathered(mapped, [19], 1 << 20), data[[19]])
