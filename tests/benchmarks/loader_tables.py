@@ -101,10 +101,10 @@ def summary(rows: list[Row], notes: list[str], before: list[Row]) -> Table:
         fastest = max(best.values(), key=lambda row: row.samples_per_s)
         naive = best.get("naive")
         factor = "" if naive is None or fastest is naive else f"{fastest.samples_per_s / naive.samples_per_s:,.0f}"
-        old = [row.samples_per_s for row in before if (row.data, row.case) == (rows[0].data, case)]
-        lines.append([case, *cells, fastest.workers, factor, f"{max(old):,.0f}" if old else ""])
+        old = max((row.ratio for row in before if (row.data, row.case) == (rows[0].data, case)), default=None)
+        lines.append([case, *cells, fastest.workers, factor, _share(old)])
     columns = ["store", *(f"{reader}, samples/s (of the limit)" for reader in READERS), "best with", "best ÷ naive"]
-    columns.append("before these readers, samples/s")
+    columns.append("before these readers, of the limit")
     text = f"{rows[0].data}, full shuffle. Of several ways to load, the fastest of each reader; naive without workers."
     return Table(title="", columns=columns, rows=lines, notes=[text, *notes], text_columns=1)
 

@@ -221,8 +221,10 @@ def main() -> None:
     if chosen.show is not None:
         record = json.loads(chosen.show.read_text())
         rows = [Row(**row) for row in record["rows"]]
-        before = json.loads(chosen.before.read_text())["rows"] if chosen.before else []
-        shown = (summary if chosen.summary else table)(rows, record["notes"], [Row(**row) for row in before])
+        before = json.loads(chosen.before.read_text()) if chosen.before else {"rows": [], "notes": []}
+        older = [note for note in before["notes"] if note not in record["notes"]]
+        notes = record["notes"] + [f"Before these readers, {note[:1].lower()}{note[1:]}" for note in older]
+        shown = (summary if chosen.summary else table)(rows, notes, [Row(**row) for row in before["rows"]])
         content = render.markdown(shown)
         if chosen.into is None:
             print(content)
