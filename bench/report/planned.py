@@ -23,12 +23,11 @@ def planned_table(matrix: Matrix, slots: Sequence[Slot], records: Sequence[RunRe
     controls = sum(slot.control for slot in slots)
     notes = [f"{len(matrix.cells)} cells, {len(slots)} runs, {controls} of them controls, in {matrix.blocks} blocks."]
     known_s = [(each.run_s, runs[name]) for name, each in expected.items() if each.run_s is not None]
-    unknown = len(matrix.cells) - len(known_s)
     total_s = sum(run_s * count for run_s, count in known_s)
-    notes.append(_sum("time", f"{total_s / 60:,.0f} min", unknown, "run"))
+    notes.append(_sum("time", f"{total_s / 60:,.0f} min", len(known_s), len(matrix.cells), "cell"))
     stores = {store_key(matrix.cells[name]): each.store_bytes for name, each in expected.items()}
     known_bytes = [size for size in stores.values() if size is not None]
-    notes.append(_sum("disk", f"{sum(known_bytes) / 1e6:,.0f} MB", len(stores) - len(known_bytes), "store"))
+    notes.append(_sum("disk", f"{sum(known_bytes) / 1e6:,.0f} MB", len(known_bytes), len(stores), "store"))
     notes.append("By earlier records of the same and similar runs; preparing stores comes on top.")
     return Table("Planned", ["cell", "runs", "about, min", "store, about MB"], rows, notes)
 
@@ -41,9 +40,12 @@ def _megabytes(size_bytes: int | None) -> str:
     return "unknown" if size_bytes is None else f"{size_bytes / 1e6:,.0f}"
 
 
-def _sum(what: str, known: str, unknown: int, noun: str) -> str:
+def _sum(what: str, total: str, known: int, of: int, noun: str) -> str:
+    if not known:
+        return f"Total {what}: unknown."
+    unknown = of - known
     if not unknown:
-        return f"Total {what}: about {known}."
+        return f"Total {what}: about {total}."
     return (
-        f"Total {what}: about {known}, and {unknown} {noun if unknown == 1 else noun + 's'} of which nothing is known."
+        f"Total {what}: about {total}, and {unknown} {noun if unknown == 1 else noun + 's'} of which nothing is known."
     )

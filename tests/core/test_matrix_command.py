@@ -189,11 +189,14 @@ def test_a_dry_run_lists_all_and_runs_nothing(laboratory: Laboratory) -> None:
     assert code(result) == 0
     assert not laboratory.done
     assert "6 cells, 18 runs, 0 of them controls, in 3 blocks." in result.stdout
-    assert result.stdout.count("unknown") == 12
+    assert result.stdout.count("unknown") == 12 + 2
+    assert "Total time: unknown." in result.stdout
+    assert "Total disk: unknown." in result.stdout
     assert not Path("data").exists()
     matrix(*SIX, "--blocks", "1")
     known = matrix(*SIX, "--dry-run")
     assert known.stdout.count("unknown") == 0
+    assert "Total time: about " in known.stdout
 
 
 def test_the_example_can_be_written_and_used(laboratory: Laboratory) -> None:
