@@ -33,6 +33,8 @@ _PAUSE_S = 0.0005
 _LOOKED_AT = 64
 _SHARE_OF_MEMORY = 0.5
 _POPULATE_READ = 22
+_OWN_GROUP = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 class ReadAhead:
@@ -57,7 +59,7 @@ class ReadAhead:
             return
         if self._thread is not None and self._thread.is_alive():
             return
-        if self._total_bytes > _SHARE_OF_MEMORY * psutil.virtual_memory().available:
+        if self._total_bytes > _SHARE_OF_MEMORY * _memory_bytes():
             return
         self._front = 0
         self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
@@ -86,6 +88,22 @@ class ReadAhead:
                         self._front = memory.ctypes.data + end
         finally:
             self._front = _EVERYTHING
+
+
+def _memory_bytes() -> int:
+    """Return how much memory there is to be had: what is available, within the limits on this process (cgroups(7), v2).
+
+    What a group has read from files counts against its limit, so more than that would only push itself out again.
+    """
+    amounts = [psutil.virtual_memory().available]
+    with suppress(OSError):
+        for line in _OWN_GROUP.read_text().splitlines():
+            if line.startswith("0::/"):
+                group = _GROUPS / line.removeprefix("0::/")
+                for one in (group, *group.parents[: len(group.parts) - len(_GROUPS.parts)]):
+                    with suppress(OSError, ValueError):  # no such file in the root, "max" where there is no limit
+                        amounts.append(int((one / "memory.max").read_text()))
+    return min(amounts)
 
 
 def _ask_for(path: Path, size: int) -> None:

@@ -199,3 +199,22 @@ def test_what_cannot_be_read_ahead_is_not_waited_for(tmp_path: Path, monkeypatch
     monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
     mapped.begin()
     np.testing.assert_array_equal(gathered(mapped, [19], 1 << 20), data[[19]])
+
+
+@pytest.mark.parametrize("limit", ["30000000", "max"])
+@pytest.mark.parametrize("limited", ["a", "a/b"])
+def test_more_than_fits_within_a_memory_limit_is_not_read_ahead(
+    limit: str, limited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(20 << 20))
+    (tmp_path / "group").write_text("1:cpu:/elsewhere\n0::/a/b\n")
+    (tmp_path / "groups/a/b").mkdir(parents=True)
+    (tmp_path / "groups" / limited / "memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(read_ahead, "_OWN_GROUP", tmp_path / "group")
+    monkeypatch.setattr(read_ahead, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
+    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
+    mapped.begin()
+    assert (mapped._files._ahead._thread is None) == (limit != "max")
+    assert gathered(mapped, [19], 1 << 20).sum() == 0
