@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,20 @@ PLUGINS = Path(__file__).parent / "plugins"
 sys.path.insert(0, str(PLUGINS))
 
 Bench = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the server of the processes that decode, with all that they need, where tests of data sets are to come.
+
+    Python starts it once in a process, with what the first who needs it asks for. If that was a test of images, each
+    process that decodes sounds would import librosa anew, which takes longer than all else that it does here.
+    """
+    if any("datasets" in item.path.parts for item in session.items):
+        from bench.datasets import images, parallel, sounds
+
+        modules = [parallel.__name__, *images._PRELOAD, "bench.datasets.audio", *sounds.PRELOAD]
+        multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
+        forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")

@@ -267,18 +267,19 @@ def test_a_folder_of_photos_is_measured_for_real(tmp_path: Path, monkeypatch) ->
     flags = {"dataset": "folder:photos", "dataset_options": {"size": "16"}, "model": "none", "batch_size": 16}
     cells = {name: make_spec(RunSpec, [], backend=name, epochs=1, **flags) for name in ("memmap", "hdf5")}
     series = Series("c1", 0, 1, Places(Path("data"), ()), Path("results"), lambda: QuietProgress(set()))
-    # A clock that goes on with each look at it: so the runs that fit do not depend on the machine.
+    # A clock that goes on with each look at it: so the runs that fit do not depend on the machine. In large steps, for
+    # what is left is also the limit on what builds a store.
     ticks = itertools.count()
     found = Survey(
         cells,
         80,
         series,
         Attempt(timeout_s=120),
-        budget_s=14,
+        budget_s=280,
         criterion="epoch_s",
         keep_stores=False,
         say=lambda text: None,
-        clock=lambda: 0.5 * next(ticks),
+        clock=lambda: 10.0 * next(ticks),
     ).run()
     assert found.blocks >= 1
     written = [record for _, record in results.read_all(Path("results"))[0]]
