@@ -1,13 +1,13 @@
 """Reading the files of a mapping into memory, in order, while its rows are used in any order.
 
 A shuffled epoch that faults its pages in one by one waits for the storage at each, and each fault that reads around
-itself is in the way of the others. A batch of scattered rows needs nearly all of the file before it is complete, so it
-is served soonest where one thread reads the file in order, and the others wait until what they need has arrived.
+itself is in the way of the others. A batch of scattered rows needs nearly all of the file before it is complete, so an
+epoch is over soonest where one thread goes through the files in order, and batches wait until their rows have arrived.
 
-A long file is read as files usually are: the kernel then reads ahead in large folios, which storage served two to three
-times as fast as the single pages that it takes when told what will be needed (posix_fadvise(2), WILLNEED). Short files
-are asked for in that way, all at once, as there is nothing to read ahead in each. What has arrived is entered into the
-page table by the same thread (madvise(2), MADV_POPULATE_READ), which spares the others most of their faults.
+The thread enters pages into the page table (madvise(2), MADV_POPULATE_READ), which reads what is not in memory, and
+spares the others their faults. The kernel then reads a long file in few large pieces, which storage served two to
+three times as fast as the single pages that it takes when told what will be needed (posix_fadvise(2), WILLNEED). Short
+files are asked for in that way first, all at once: there is little to read ahead in each.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -30,6 +32,7 @@ _PIECE_BYTES = 1 << 20
 _LONG_BYTES = 8 << 20
 _EVERYTHING = sys.maxsize
 _PAUSE_S = 0.0005
+_PATIENCE_S = 30.0
 _LOOKED_AT = 64
 _SHARE_OF_MEMORY = 0.5
 _POPULATE_READ = 22
@@ -41,10 +44,7 @@ class ReadAhead:
     """Files of which the first ``sizes[i]`` bytes are mapped as ``mapped[i]``, which lie behind each other."""
 
     def __init__(self, files: Sequence[Path], sizes: Sequence[int], mapped: Sequence[NDArray[np.uint8]]) -> None:
-        self._files = files
-        self._sizes = sizes
-        # Held here, so that a thread under way keeps them mapped.
-        self._mapped = mapped
+        self._files = [_File(*parts) for parts in zip(files, sizes, mapped, strict=True)]
         self._total_bytes = sum(sizes)
         self._pages = _some_pages(sizes, mapped)
         self._thread: threading.Thread | None = None
@@ -62,7 +62,9 @@ class ReadAhead:
         if self._total_bytes > _SHARE_OF_MEMORY * _memory_bytes():
             return
         self._front = 0
-        self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
+        # Without a reference to this: who goes away while files are read ends that, too.
+        arguments = (self._files, weakref.ref(self))
+        self._thread = threading.Thread(target=_read, args=arguments, name="read-ahead", daemon=True)
         self._thread.start()
 
     @property
@@ -71,23 +73,55 @@ class ReadAhead:
         return self._front != _EVERYTHING
 
     def wait_until(self, address: int) -> None:
-        """Wait until all that lies before ``address`` has arrived, as far as it is being read."""
-        # To ask again and again takes less than to be told of each of many files.
-        while self._front < address:
-            time.sleep(_PAUSE_S)
+        """Wait until all that lies before ``address`` has arrived, as far as it is being read.
 
-    def _read(self) -> None:
-        try:
-            # A file that cannot be read any more is the reader's to report.
-            with suppress(OSError):
-                for path, size in zip(self._files, self._sizes, strict=True):
-                    if size < _LONG_BYTES:
-                        _ask_for(path, size)
-                for path, memory, size in zip(self._files, self._mapped, self._sizes, strict=True):
-                    for end in _brought(path, memory, size):
-                        self._front = memory.ctypes.data + end
-        finally:
-            self._front = _EVERYTHING
+        For half a minute at most, so that slow storage is not taken for a run that hangs.
+        """
+        give_up_at = time.monotonic() + _PATIENCE_S
+        # To ask again and again takes less than to be told of each of many files.
+        while self._front < address and self._thread is not None and self._thread.is_alive():
+            time.sleep(_PAUSE_S)
+            if time.monotonic() > give_up_at:
+                return
+
+    def move_to(self, address: int) -> None:
+        """Note that all that lies before ``address`` has arrived."""
+        self._front = address
+
+
+class _File(NamedTuple):
+    path: Path
+    size: int
+    memory: NDArray[np.uint8]
+
+
+def _read(files: Sequence[_File], reader: Callable[[], ReadAhead | None]) -> None:
+    """Read files until nobody is left who wants them. One that cannot be opened any more is the reader's to report."""
+    try:
+        # Linux before 5.14 does not know how to.
+        enters = all(_entered(file, 0, 1) for file in files[:1])
+        for file in files:
+            if file.size < _LONG_BYTES or not enters:
+                with suppress(OSError), file.path.open("rb", buffering=0) as opened:
+                    os.posix_fadvise(opened.fileno(), 0, file.size, os.POSIX_FADV_WILLNEED)
+        for file in files if enters else ():
+            for offset in range(0, file.size, _PIECE_BYTES):
+                end = min(offset + _PIECE_BYTES, file.size)
+                if not _entered(file, offset, end) or not _told(reader, file.memory.ctypes.data + end):
+                    return
+    finally:
+        _told(reader, _EVERYTHING)
+
+
+def _entered(file: _File, begin: int, end: int) -> bool:
+    return bool(_LIBC.madvise(file.memory.ctypes.data + begin, end - begin, _POPULATE_READ) == 0)
+
+
+def _told(reader: Callable[[], ReadAhead | None], address: int) -> bool:
+    ahead = reader()
+    if ahead is not None:
+        ahead.move_to(address)
+    return ahead is not None
 
 
 def _memory_bytes() -> int:
@@ -96,7 +130,7 @@ def _memory_bytes() -> int:
     What a group has read from files counts against its limit, so more than that would only push itself out again.
     """
     amounts = [psutil.virtual_memory().available]
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         for line in _OWN_GROUP.read_text().splitlines():
             if line.startswith("0::/"):
                 group = _GROUPS / line.removeprefix("0::/")
@@ -104,31 +138,6 @@ def _memory_bytes() -> int:
                     with suppress(OSError, ValueError):  # no such file in the root, "max" where there is no limit
                         amounts.append(int((one / "memory.max").read_text()))
     return min(amounts)
-
-
-def _ask_for(path: Path, size: int) -> None:
-    with path.open("rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_WILLNEED)
-
-
-def _brought(path: Path, memory: NDArray[np.uint8], size: int) -> Iterator[int]:
-    """Bring a mapped file into memory; yield how much of it is there."""
-    if size < _LONG_BYTES:
-        _enter(memory, 0, size)
-        yield size
-        return
-    with path.open("rb", buffering=0) as file:
-        unused = bytearray(_PIECE_BYTES)
-        for offset in range(0, size, _PIECE_BYTES):
-            file.readinto(unused)
-            end = min(offset + _PIECE_BYTES, size)
-            _enter(memory, offset, end)
-            yield end
-
-
-def _enter(memory: NDArray[np.uint8], begin: int, end: int) -> None:
-    # Where Linux does not know this, before 5.14, the others have to fault the pages in.
-    _LIBC.madvise(memory.ctypes.data + begin, end - begin, _POPULATE_READ)
 
 
 def _some_pages(sizes: Sequence[int], mapped: Sequence[NDArray[np.uint8]]) -> list[int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -166,13 +166,13 @@ def test_rows_are_waited_for_while_their_file_is_read(tmp_path: Path, monkeypatc
     data = np.fromfile(path, np.uint8).reshape(20, 1 << 20)
     go_on = [threading.Event(), threading.Event()]
 
-    def brought(*_: object) -> Iterator[int]:
+    def read(files, reader) -> None:
         for event, end in zip(go_on, (10 << 20, 20 << 20), strict=True):
             assert event.wait(timeout=30)
-            yield end
+            reader().move_to(files[0].memory.ctypes.data + end)
 
     monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
-    monkeypatch.setattr(read_ahead, "_brought", brought)
+    monkeypatch.setattr(read_ahead, "_read", read)
     mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
     mapped.begin()
     with ThreadPoolExecutor(2) as pool:
@@ -187,18 +187,60 @@ def test_rows_are_waited_for_while_their_file_is_read(tmp_path: Path, monkeypatc
             for event in go_on:
                 event.set()
         np.testing.assert_array_equal(late.result(timeout=30), data[[0, 10]])
-    assert not mapped._files.being_read
 
 
-def test_what_cannot_be_read_ahead_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_a_thread_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     path = tmp_path / "x"
-    path.write_bytes(os.urandom(20 << 20))
-    data = np.fromfile(path, np.uint8).reshape(20, 1 << 20)
-    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
-    path.unlink()
+    path.write_bytes(bytes(range(20)))
+    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1)
     monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"):
+        mapped.begin()
+    assert gathered(mapped, [19], 1).item() == 19
+
+
+def test_waiting_for_slow_storage_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(range(20)))
+    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1)
+    go_on = threading.Event()
+    monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
+    monkeypatch.setattr(read_ahead, "_read", lambda *_: go_on.wait(timeout=30))
+    monkeypatch.setattr(read_ahead, "_PATIENCE_S", 0.1)
     mapped.begin()
-    np.testing.assert_array_equal(gathered(mapped, [19], 1 << 20), data[[19]])
+    assert gathered(mapped, [19], 1).item() == 19
+    assert not go_on.is_set()
+    go_on.set()
+
+
+@pytest.mark.parametrize("kernel", ["5.14", "5.13"])
+def test_reading_ends_with_the_reader(kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(20 << 20))
+    go_on, asked, told = threading.Event(), [], []
+
+    def madvise(address: int, size: int, advice: int) -> int:
+        assert go_on.wait(timeout=30)
+        asked.append((size, advice))
+        return 0 if kernel == "5.14" else -1
+
+    monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
+    monkeypatch.setattr(read_ahead._LIBC, "madvise", madvise)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: told.append(arguments[1:]))
+    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
+    mapped.begin()
+    thread = mapped._files._ahead._thread
+    del mapped
+    gc.collect()
+    go_on.set()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert len(asked) == (2 if kernel == "5.14" else 1), "a page to see whether it works, and one piece of many"
+    assert told == ([] if kernel == "5.14" else [(0, 20 << 20, os.POSIX_FADV_WILLNEED)])
 
 
 @pytest.mark.parametrize("limit", ["30000000", "max"])
