@@ -57,7 +57,7 @@ def table(rows: list[Row], notes: list[str], before: list[Row]) -> Table:
         "samples/s",
         "of the limit",
         "goal",
-        "before, of the limit",
+        "before, of the limit there",
         "naive, of the limit",
     ]
     header += ["of bare reading or decoding, or of a sequential read", "CPU s per epoch"]
@@ -104,7 +104,7 @@ def summary(rows: list[Row], notes: list[str], before: list[Row]) -> Table:
         old = max((row.ratio for row in before if (row.data, row.case) == (rows[0].data, case)), default=None)
         lines.append([case, *cells, fastest.workers, factor, _share(old)])
     columns = ["store", *(f"{reader}, samples/s (of the limit)" for reader in READERS), "best with", "best ÷ naive"]
-    columns.append("before these readers, of the limit")
+    columns.append("before these readers, of the limit there")
     text = f"{rows[0].data}, full shuffle. Of several ways to load, the fastest of each reader; naive without workers."
     return Table(title="", columns=columns, rows=lines, notes=[text, *notes], text_columns=1)
 
