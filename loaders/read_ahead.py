@@ -5,9 +5,9 @@ itself is in the way of the others. A batch of scattered rows needs nearly all o
 epoch is over soonest where one thread goes through the files in order, and batches wait until their rows have arrived.
 
 The thread enters pages into the page table (madvise(2), MADV_POPULATE_READ), which reads what is not in memory, and
-spares the others their faults. The kernel then reads a long file in few large pieces, which storage served two to
-three times as fast as the single pages that it takes when told what will be needed (posix_fadvise(2), WILLNEED). Short
-files are asked for in that way first, all at once: there is little to read ahead in each.
+spares the others their faults. The kernel then reads a long file in few large pieces, which storage serves faster than
+the single pages that it takes when told what will be needed (posix_fadvise(2), WILLNEED). Short files are asked for in
+that way first, all at once: there is little to read ahead in each.
 """
 
 from __future__ import annotations
@@ -98,13 +98,16 @@ class _File(NamedTuple):
 def _read(files: Sequence[_File], reader: Callable[[], ReadAhead | None]) -> None:
     """Read files until nobody is left who wants them. One that cannot be opened any more is the reader's to report."""
     try:
-        # Linux before 5.14 does not know how to.
-        enters = all(_entered(file, 0, 1) for file in files[:1])
+        # Linux before 5.14 does not know how to. An empty file has no page to try it on.
+        tried = next((file for file in files if file.size), None)
+        enters = tried is not None and _entered(tried, 0, 1)
         for file in files:
             if file.size < _LONG_BYTES or not enters:
                 with suppress(OSError), file.path.open("rb", buffering=0) as opened:
                     os.posix_fadvise(opened.fileno(), 0, file.size, os.POSIX_FADV_WILLNEED)
-        for file in files if enters else ():
+        if not enters:
+            return
+        for file in files:
             for offset in range(0, file.size, _PIECE_BYTES):
                 end = min(offset + _PIECE_BYTES, file.size)
                 if not _entered(file, offset, end) or not _told(reader, file.memory.ctypes.data + end):
@@ -131,12 +134,11 @@ def _memory_bytes() -> int:
     """
     amounts = [psutil.virtual_memory().available]
     with suppress(OSError, ValueError):
-        for line in _OWN_GROUP.read_text().splitlines():
-            if line.startswith("0::/"):
-                group = _GROUPS / line.removeprefix("0::/")
-                for one in (group, *group.parents[: len(group.parts) - len(_GROUPS.parts)]):
-                    with suppress(OSError, ValueError):  # no such file in the root, "max" where there is no limit
-                        amounts.append(int((one / "memory.max").read_text()))
+        lines = _OWN_GROUP.read_text().splitlines()
+        group = next((_GROUPS / line.removeprefix("0::/") for line in lines if line.startswith("0::/")), _GROUPS)
+        for one in (group, *group.parents):
+            with suppress(OSError, ValueError):  # no such file above, "max" where there is no limit
+                amounts.append(int((one / "memory.max").read_text()))
     return min(amounts)
 
 

@@ -136,10 +136,12 @@ def in_page_table_kib(path: Path) -> int:
     tuple(map(int, os.uname().release.split(".")[:2])) < (5, 14), reason="the kernel does not enter pages ahead"
 )
 def test_files_that_are_not_in_memory_are_read_ahead(files: int, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
     paths = [tmp_path / f"{number:02}" for number in range(files)]
     for path in paths:
         path.write_bytes(os.urandom((20 << 20) // files))
-    pieces = Pieces(paths, np.arange(files), np.zeros(files, np.int64), 20 // files)
+    pieces = Pieces([empty, *paths], 1 + np.arange(files), np.zeros(files, np.int64), 20 // files)
     mapped = MappedRows(pieces, 20, 1 << 20)
     for path in paths:
         with path.open("rb") as file:
@@ -160,20 +162,25 @@ def test_files_that_are_not_in_memory_are_read_ahead(files: int, tmp_path: Path)
     assert mapped._files._ahead._thread is started, "what is in memory is not read again"
 
 
-def test_rows_are_waited_for_while_their_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gap", [0, 1])
+def test_rows_are_waited_for_while_their_file_is_read(
+    gap: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x"
-    path.write_bytes(os.urandom(20 << 20))
-    data = np.fromfile(path, np.uint8).reshape(20, 1 << 20)
+    data = np.frombuffer(os.urandom(20 << 20), np.uint8).reshape(20, 1 << 20)
+    path.write_bytes(data[:10].tobytes() + bytes(gap) + data[10:].tobytes())
+    # With a gap, rows are no longer those of one array.
+    offsets = (np.arange(20) << 20) + gap * (np.arange(20) >= 10)
     go_on = [threading.Event(), threading.Event()]
 
     def read(files, reader) -> None:
-        for event, end in zip(go_on, (10 << 20, 20 << 20), strict=True):
+        for event, end in zip(go_on, (10 << 20, 21 << 20), strict=True):
             assert event.wait(timeout=30)
             reader().move_to(files[0].memory.ctypes.data + end)
 
     monkeypatch.setattr(read_ahead, "_in_memory", lambda _: False)
     monkeypatch.setattr(read_ahead, "_read", read)
-    mapped = MappedRows(Pieces.contiguous(path, 0, 20), 20, 1 << 20)
+    mapped = MappedRows(Pieces([path], np.zeros(20, np.int64), offsets, 1), 20, 1 << 20)
     mapped.begin()
     with ThreadPoolExecutor(2) as pool:
         try:
