@@ -28,7 +28,7 @@ Verdict = Literal["faster", "slower", "lower", "higher", "no difference shown"]
 
 NO_DIFFERENCE: Verdict = "no difference shown"
 
-_SAME_IN_ALL_RUNS = ("store_mb", "files", "prepare_s", "decode_s", "accuracy", "loss")
+SAME_IN_ALL_RUNS = ("store_mb", "files", "prepare_s", "decode_s", "accuracy", "loss")
 """Metrics that are measured once per store, or follow from the seed: repeating the run does not repeat them."""
 
 SPEED_UNITS = ("s", "ms", "samples/s", "MB/s")
@@ -156,7 +156,7 @@ def compare(
 
 def comparable_metric(key: str) -> Metric:
     """Return the metric of a name. Raises ComparisonError where runs cannot differ in it by chance."""
-    comparable = [k for k, m in METRICS.items() if m.better != "neither" and k not in _SAME_IN_ALL_RUNS]
+    comparable = [k for k, m in METRICS.items() if m.better != "neither" and k not in SAME_IN_ALL_RUNS]
     if key in comparable:
         return METRICS[key]
     known = f"Choose from: {', '.join(comparable)}."

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.comparability import LOADING_FIELDS
-from bench.comparison import NO_DIFFERENCE, ComparisonError, Contrast, comparable_metric, compare
+from bench.comparison import NO_DIFFERENCE, SAME_IN_ALL_RUNS, ComparisonError, Contrast, compare
 from bench.contracts.errors import BenchError
 from bench.groups import Group, Work
 from bench.metrics import METRICS
@@ -58,6 +58,10 @@ def rank(work: Work, metric: str) -> Ranking:
     if metric in EXACT_METRICS:
         shown = found[0][0] != found[1][0]
         return Ranking(groups, shown, None if shown else "another one has the same value")
+    if metric in SAME_IN_ALL_RUNS:
+        return Ranking(groups, shown=False, reason="it is not measured anew in each run")
+    if found[0][0] <= 0:
+        return Ranking(groups, shown=False, reason="the best value is not above zero, so no other has a ratio to it")
     try:
         contrasts, warnings = _contrasts(groups, metric)
     except BenchError as error:
@@ -72,7 +76,6 @@ def rank(work: Work, metric: str) -> Ranking:
 
 def _contrasts(groups: Sequence[Group], metric: str) -> tuple[dict[Group, Contrast], tuple[str, ...]]:
     """Return the contrast of each other group with the first, and warnings. Raises BenchError where there are none."""
-    comparable_metric(metric)
     runs = _common_campaign(groups)
     names = {group: _cell(records[0]) for group, records in runs.items()}
     flat = [record for records in runs.values() for record in records]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from bench.comparison import NO_DIFFERENCE
@@ -118,14 +118,42 @@ def judge(groups: Sequence[Group], metric: str) -> Judged:
 
 def undecided_notes(judged: Mapping[str, Judged], arrangement: Arrangement) -> list[str]:
     """Return why no best value is marked in some works of a sheet, a sentence for each reason."""
-    places: dict[str, list[str]] = {}
+    places: dict[str, dict[str, list[Place]]] = {}
     for metric, found in judged.items():
         for work, ranking in found.undecided:
-            beside = [METRICS[metric].label.strip()] if len(judged) > 1 else []
-            beside += [facet.of(work.first) for facet in arrangement.axes.facets if facet.kind not in _TELL_DATA]
-            name = arrangement.data_sets.label(work.first) + (f" ({', '.join(beside)})" if beside else "")
-            places.setdefault(_why(ranking, arrangement), []).append(name)
-    return [f"No best value is marked in {'; '.join(dict.fromkeys(names))}: {why}." for why, names in places.items()]
+            details = [facet.of(work.first) for facet in arrangement.axes.facets if facet.kind not in _TELL_DATA]
+            place = (arrangement.data_sets.label(work.first), ", ".join(details))
+            places.setdefault(_why(ranking, arrangement), {}).setdefault(METRICS[metric].label.strip(), []).append(
+                place
+            )
+    everywhere = {place for by_metric in places.values() for found in by_metric.values() for place in found}
+    return [
+        f"No best value is marked in {_where(by_metric, everywhere, several=len(judged) > 1)}: {why}."
+        for why, by_metric in places.items()
+    ]
+
+
+Place = tuple[str, str]
+"""A data set, and what else of the rows and columns tells its runs from others."""
+
+
+def _where(by_metric: Mapping[str, Sequence[Place]], everywhere: Set[Place], *, several: bool) -> str:
+    """Return the metrics and places of a note, as short as they can be told."""
+    parts = []
+    for metric, places in by_metric.items():
+        told = [_place(name, places, everywhere) for name in dict.fromkeys(name for name, _ in places)]
+        if several:
+            parts.append(metric if set(places) == everywhere else f"{metric} ({'; '.join(told)})")
+        else:
+            parts += told
+    return "; ".join(parts)
+
+
+def _place(name: str, places: Sequence[Place], everywhere: Set[Place]) -> str:
+    details = list(dict.fromkeys(detail for other, detail in places if other == name))
+    if len(details) == sum(other == name for other, _ in everywhere):
+        return name
+    return f"{name}, {' and '.join(details)}"
 
 
 def _why(ranking: Ranking, arrangement: Arrangement) -> str:

@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from tabled import BASE, QUIET, campaign, failed, pivot, run
+from tabled import BASE, QUIET, TEMPLATE, campaign, failed, pivot, run
 
-from bench.record import GpuInfo, WarningInfo
+from bench.record import GpuInfo, RunRecord, WarningInfo
 from bench.report.cells import NEVER
 from bench.report.marked import MarkedTable
 from bench.report.pivot import Pivot
@@ -70,6 +70,28 @@ def test_the_best_is_not_marked_where_it_was_not_shown() -> None:
     assert not only(apart).strong
     assert "they did not run in turns" in only(apart).notes[0]
     assert "Bold" not in all_notes(apart)
+
+
+def test_why_nothing_is_marked_is_told_once_for_all_places() -> None:
+    def runs(dataset: str, model: str, size_bytes: int = 7) -> list[RunRecord]:
+        stores = {"zarr": TEMPLATE.store.model_copy(update={"size_bytes": size_bytes})}
+        stores["hdf5"] = stores["zarr"].model_copy(update={"size_bytes": 7})
+        told = {"dataset": dataset, "model": model, "data": {"digest": dataset}}
+        return [run(name, **told, changes={"store": store}) for name, store in stores.items()]
+
+    def notes(records: list[RunRecord], metrics: str) -> list[str]:
+        return only(pivot(records, "method", "dataset,model", metrics=metrics)).notes
+
+    three = [*runs("cifar10", "cnn"), *runs("cifar10", "none"), *runs("masks", "cnn", 5)]
+    assert notes(three, "epoch_s,samples_per_s,store_mb") == [
+        "No best value is marked in epoch; throughput: they did not run in turns: use `bench compare` or "
+        "`bench matrix`.",
+        "No best value is marked in store (cifar10): another one has the same value.",
+    ]
+    two = [*runs("cifar10", "cnn", 5), *runs("cifar10", "none")]
+    assert notes(two, "epoch_s,store_mb")[1] == (
+        "No best value is marked in store (cifar10, none): another one has the same value."
+    )
 
 
 def test_a_metric_without_a_better_direction_has_no_best() -> None:

@@ -143,6 +143,18 @@ def test_what_is_measured_once_per_store_is_ranked_and_not_claimed() -> None:
     assert "not measured anew" in found.reason
 
 
+def test_a_best_value_of_zero_has_no_ratio_to_another() -> None:
+    record = run("hdf5", 1).epochs[0]
+    runs = [
+        each.model_copy(update={"epochs": [record.model_copy(update={"wait_s": wait})]})
+        for each in campaign({"hdf5": 1.0, "zarr": 1.0})
+        for wait in [0.0 if each.spec.backend == "hdf5" else 0.5]
+    ]
+    order, found = ranked(runs, "wait_share")
+    assert order == ["hdf5", "zarr"]
+    assert found.reason == "the best value is not above zero, so no other has a ratio to it"
+
+
 def test_a_control_that_differs_from_itself_is_told_and_another_is_not() -> None:
     def runs(control: float) -> list[RunRecord]:
         own = [r for r in campaign({"zarr": 2.0, "hdf5": 1.0}) if not r.campaign.control]
