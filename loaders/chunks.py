@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.contracts.buffers import page_aligned
 from bench.contracts.reader import Indices
 
 from .rows import Rows, row_bytes
@@ -61,7 +62,7 @@ class KeptChunks:
         self._sample_bytes = sample_bytes
         self._chunk_bytes = rows_per_chunk * sample_bytes
         places = min(chunks, cache_bytes // max(1, self._chunk_bytes)) if rows_per_chunk > 1 else 0
-        self._array = np.empty((places, rows_per_chunk, sample_bytes), np.uint8)
+        self._array = page_aligned((places, rows_per_chunk, sample_bytes), np.uint8)
         self._rows = Rows(self._array.reshape(places * rows_per_chunk, sample_bytes))
         self._place_of = np.full(chunks, -1, np.int64)
         self._chunk_in = np.full(places, -1, np.int64)
@@ -191,7 +192,7 @@ class KeptChunks:
 
         def decode_aside(number: int) -> None:
             if not hasattr(self._own, "rows"):
-                self._own.rows = np.empty((self._rows_per_chunk, self._sample_bytes), np.uint8)
+                self._own.rows = page_aligned((self._rows_per_chunk, self._sample_bytes), np.uint8)
             rows: Bytes = self._own.rows
             self._decode(int(touched[number]), rows.reshape(-1))
             wanted = np.flatnonzero(of_touched == number)

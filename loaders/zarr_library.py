@@ -42,6 +42,7 @@ class LibraryReader(Reader):
     the arrays, names the files of their chunks (``metadata.encode_chunk_key``) and reads them, each once per batch,
     through the synchronous interface of its store (``zarr.abc.store.SupportsGetSync``); numcodecs, of which zarr's own
     codecs are made, decodes them; and the last chunks used are kept. No more is read than the chunks that are touched.
+    What is not encoded is read by the store straight to where it is kept.
     Shards, and codecs other than zstd and blosc, are left to ``Array.oindex``, one sorted selection per batch.
     """
 
@@ -159,13 +160,18 @@ def _kept_chunks(handle: _Handle, codec: str) -> KeptChunks:
     prototype, decode = default_buffer_prototype(), decoder(codec)
     key_of, others = x.metadata.encode_chunk_key, (0,) * (x.ndim - 1)
 
+    def decode_value(key: str, out: NDArray[np.uint8]) -> None:
+        content = store.get_sync(key, prototype=prototype)
+        if content is None:
+            raise damaged(store.root / key, "this chunk is missing")
+        decode(content.as_numpy_array(), out)
+
+    read = store.read_into if codec == "none" else decode_value
+
     def decode_chunk(chunk: int, out: NDArray[np.uint8]) -> None:
         key = f"{x.path}/{key_of((chunk, *others))}"
         try:
-            content = store.get_sync(key, prototype=prototype)
-            if content is None:
-                raise damaged(store.root / key, "this chunk is missing")
-            decode(content.as_numpy_array(), out)
+            read(key, out)
         except (OSError, ValueError, RuntimeError) as error:
             raise damaged(store.root / key, error) from error
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from bench.child import Failure
+from bench.contracts.buffers import page_aligned
 from bench.contracts.reader import Indices, Reader, torch_dtype
 from bench.spec import RunSpec
 
@@ -68,7 +69,7 @@ class Slot:
             y = torch.empty(samples, dtype=torch.int64, pin_memory=True)
         else:
             # NumPy asks the kernel for huge pages where an array is large; torch does not.
-            x = torch.from_numpy(np.empty((samples, *reader.shape), reader.dtype))
+            x = torch.from_numpy(page_aligned((samples, *reader.shape), reader.dtype))
             y = torch.from_numpy(np.empty(samples, np.int64))
         return cls(x.zero_(), y.zero_(), batch_size)
 

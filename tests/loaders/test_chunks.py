@@ -291,20 +291,23 @@ def test_a_batch_that_waited_for_a_chunk_in_vain_decodes_it_itself() -> None:
 
 
 def test_library_reads_each_touched_chunk_once_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def noting(method: Any) -> Any:
+        def noted(self: CompleteStore, key: str, *args: Any, **given: Any) -> Any:
+            read.append(key)
+            return method(self, key, *args, **given)
+
+        return noted
+
+    for name in ("get_sync", "read_into"):
+        monkeypatch.setattr(CompleteStore, name, noting(getattr(CompleteStore, name)))
     for codec in ("none", "zstd"):
         store = Store.write(ZarrBackend(ZarrOptions(chunk=4, codec=codec)), tmp_path / codec)
         reader = store.open()
         reader.__getitems__([22])
-        read: list[str] = []
-        get_sync = CompleteStore.get_sync
-
-        def noting(self: CompleteStore, key: str, *, _get: Any = get_sync, _read: Any = read, **given: Any) -> Any:
-            _read.append(key)
-            return _get(self, key, **given)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(CompleteStore, "get_sync", noting)
-            store.check([9, 1, 8, 9, 22, 3], reader.__getitems__([9, 1, 8, 9, 22, 3]))
+        read.clear()
+        store.check([9, 1, 8, 9, 22, 3], reader.__getitems__([9, 1, 8, 9, 22, 3]))
         assert sorted(read) == ["x/c.0.0.0.0", "x/c.2.0.0.0"]
 
 
@@ -327,9 +330,19 @@ def test_a_store_reads_ranges_and_reports_missing_chunks(tmp_path: Path) -> None
         ):
             assert found is not None
             assert found.to_bytes() == wanted
+    whole = np.zeros(10, np.uint8)
+    store.read_into("x/c.0", whole)
+    assert whole.tobytes() == b"0123456789"
+    for size in (9, 11):
+        with pytest.raises(ValueError, match=f"10 bytes where a chunk has {size}"):
+            store.read_into("x/c.0", np.zeros(size, np.uint8))
+    with pytest.raises(FileNotFoundError):
+        store.read_into("x/zarr.json", whole)
     for key in ("x/c.1", "x/c.2"):
         with pytest.raises(BackendError, match="missing or empty"):
             store.get_sync(key)
+        with pytest.raises(BackendError, match="missing or empty"):
+            store.read_into(key, whole)
         with pytest.raises(BackendError, match="missing or empty"):
             asyncio.run(store.get(key, prototype))
     assert store.get_sync("x/zarr.json") is None
