@@ -5,6 +5,7 @@ The process may die or hang in any way; what was known until then is kept.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import time
 from collections.abc import Iterator
@@ -86,6 +87,9 @@ def observe(job: Job, label: str, found: Findings, progress: RunProgress, timeou
 
 
 def _trial(link: Link, job: Job, samples_done: Any) -> None:
+    # Hardly anything is garbage of what importing torch and its compiler makes, and looking for it time and again takes
+    # a quarter of a short run. Collecting begins once all is set up.
+    gc.disable()
     # Imported here so that the parent never needs torch.
     from bench.trial import run_trial
 

@@ -55,6 +55,9 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
     if device.type == "cuda":
         _begin_gpu(device, link)
     trial = _Trial(job, link, device, samples_done)
+    # Looked through once while nothing is timed, what is there counts as old: epochs are not stopped for all of it.
+    gc.collect()
+    gc.enable()
     link.tell("device", str(device))
     link.tell("environment", {**_environment(job, device), **trial.weights, "freed_memory_kept": freed_memory_kept})
     link.ask("memory", "baseline")

@@ -1,12 +1,18 @@
-"""Memory that is freed and taken again comes from the process itself, not from the kernel."""
+"""What happens to memory that is freed, and that Python collects garbage again where anything is measured."""
 
+import gc
 import multiprocessing
 import resource
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from lessons_here import job_of
 
 from bench.measure import heap
+from bench.observer import _trial
 
 BLOCK_BYTES = 16 * 2**20
 
@@ -42,3 +48,29 @@ def test_freed_memory_is_used_again_without_new_pages() -> None:
     pages = BLOCK_BYTES // resource.getpagesize()
     assert found[False][1] > 5 * pages, "what this is about"
     assert found[True][1] < pages
+
+
+@pytest.fixture
+def collecting_afterwards() -> Iterator[None]:
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("collecting_afterwards")
+def test_garbage_is_collected_from_the_first_measurement_on(
+    tmp_path: Path, arrays: Path, trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path, dataset=f"npy:{arrays}", epochs=1)
+    collecting: dict[str, bool] = {}
+
+    def measured(topic: str, value: Any) -> None:
+        collecting.setdefault(topic, gc.isenabled())
+
+    def instead(link: object, job: object, samples_done: object) -> None:
+        collecting["begin"] = gc.isenabled()
+        trial(job, measured)
+
+    monkeypatch.setattr("bench.trial.run_trial", instead)
+    _trial(None, job, None)
+    assert not collecting.pop("begin"), "while torch is imported"
+    assert [collecting[topic] for topic in ("memory", "cache", "epoch-end")] == [True] * 3
