@@ -63,7 +63,7 @@ bench-docs: .venv/.installed
 	for id in 20261121-193701-cifar10 20261121-201841-cifar10; do \
 		$(BIN)/bench compare --recorded $$id --results results/reference/compare --anyway --into README.md || exit 1; done
 	for target in "--summary --into README.md" "--into results/README.md"; do \
-		$(BIN)/python tests/benchmarks/loaders.py --show results/reference/loaders/20261127-2-cores.json \
+		$(BIN)/python tests/benchmarks/loaders.py --show results/reference/loaders/20261128-2-cores.json \
 			--before results/reference/loaders/20261122-cifar10-2-cores-before.json $$target || exit 1; done
 
 # What measuring costs, against a bare loop; fails above 1 % of an epoch.
