@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint reference study-runs bench-docs bench-harness bench-loaders bench-power bench-proof bench-regress clean gpu-test
+.PHONY: run test lint reference gpu-reference study-runs bench-docs bench-harness bench-loaders bench-power bench-proof bench-regress clean gpu-test
 
 run: .venv/.installed
 	$(BIN)/bench run --backend zarr --dataset cifar10
@@ -24,6 +24,11 @@ lint: .venv/.installed-dev
 reference: .venv/.installed
 	$(BIN)/bench matrix results/reference/suite.toml --results results/matrix
 	$(BIN)/bench table --results results/matrix
+
+# The same on a GPU: every format, with mixed precision, compiled, validated and augmented.
+gpu-reference: .venv/.installed
+	$(BIN)/bench matrix results/reference/gpu.toml --results results/gpu
+	$(BIN)/bench table --results results/gpu
 
 # The trainings of docs/studies.md, on this machine; a quarter of an hour.
 STUDIES ?= results/studies

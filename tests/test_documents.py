@@ -53,6 +53,14 @@ def test_the_comparisons_are_what_their_records_say(tmp_path: Path) -> None:
     assert copy.read_text() == text, "run `make bench-docs`"
 
 
+@pytest.mark.parametrize("suite", sorted(REFERENCE.glob("*.toml")), ids=lambda path: path.stem)
+def test_committed_suites_can_be_planned(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    planned = CliRunner().invoke(app, ["matrix", str(suite), "--dry-run"])
+    assert planned.exit_code == 0, planned.exception
+    assert "cells, " in planned.stdout
+
+
 @pytest.mark.parametrize("folder", ["", "compare", "gpu", "matrix", "studies"])
 def test_committed_records_are_complete_runs_on_verified_data(folder: str) -> None:
     found, errors = results.read_all(REFERENCE / folder)
