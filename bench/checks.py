@@ -14,6 +14,10 @@ from bench.stats import summarise
 SHORT_EPOCH_S = 1.0
 UNSTABLE_SPREAD = 0.10
 AMPLIFIED = 2.0
+KEPT_SHARE = 0.5
+KEPT_AT_LEAST_BYTES = 4e6
+"""More than what importing a codec reads in the first epoch."""
+
 CANARY_OFF = 0.05
 STEAL_SHARE = 0.01
 OTHERS_SHARE = 0.05
@@ -123,6 +127,23 @@ def _amplification(record: RunRecord) -> str | None:
     return (
         f"Read calls moved {ratios.median:.1f} times the bytes that were delivered: the store is read in pieces larger "
         "than a sample. Smaller chunks make a shuffled epoch cheaper."
+    )
+
+
+def _kept(record: RunRecord) -> str | None:
+    # Compiling reads far more than a store, all of it in the first epoch.
+    if record.store is None or not record.epochs or not record.epochs[0].warmup or record.spec.compile:
+        return None
+    first, *later = (epoch.io.read_call_bytes for epoch in record.epochs)
+    share = summarise([read / first for read in later if read is not None]) if first else None
+    if share is None or not first or first < max(KEPT_AT_LEAST_BYTES, record.store.size_bytes / 2):
+        return None
+    if share.median > KEPT_SHARE:
+        return None
+    return (
+        f"Epochs that count read {share.median:.0%} of what the first one read: something keeps samples from one epoch "
+        "to the next, so times are those of memory, not of the store. Use more samples, or --cache cold, which opens "
+        "the store anew each time."
     )
 
 
@@ -275,6 +296,7 @@ _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "short-epoch": _short,
     "unstable": _unstable,
     "read-amplification": _amplification,
+    "kept-samples": _kept,
     "cache-state": _cache,
     "faster-than-ceiling": _faster_than_ceiling,
     "cpu-speed": _canary,

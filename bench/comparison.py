@@ -28,7 +28,8 @@ Verdict = Literal["faster", "slower", "lower", "higher", "no difference shown"]
 
 NO_DIFFERENCE: Verdict = "no difference shown"
 
-SAME_IN_ALL_RUNS = ("store_mb", "files", "prepare_s", "decode_s", "accuracy", "loss")
+BY_SEED = ("accuracy", "loss")
+SAME_IN_ALL_RUNS = ("store_mb", "files", "prepare_s", "decode_s", *BY_SEED)
 """Metrics that are measured once per store, or follow from the seed: repeating the run does not repeat them."""
 
 SPEED_UNITS = ("s", "ms", "samples/s", "MB/s")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.comparability import LOADING_FIELDS
-from bench.comparison import NO_DIFFERENCE, SAME_IN_ALL_RUNS, ComparisonError, Contrast, compare
+from bench.comparison import BY_SEED, NO_DIFFERENCE, SAME_IN_ALL_RUNS, ComparisonError, Contrast, compare
 from bench.contracts.errors import BenchError
 from bench.groups import Group, Work
 from bench.metrics import METRICS
@@ -59,7 +59,12 @@ def rank(work: Work, metric: str) -> Ranking:
         shown = found[0][0] != found[1][0]
         return Ranking(groups, shown, None if shown else "another one has the same value")
     if metric in SAME_IN_ALL_RUNS:
-        return Ranking(groups, shown=False, reason="it is not measured anew in each run")
+        why = (
+            "this is the same in all runs, by their seed"
+            if metric in BY_SEED
+            else "this is measured once for each store"
+        )
+        return Ranking(groups, shown=False, reason=why)
     if found[0][0] <= 0:
         return Ranking(groups, shown=False, reason="the best value is not above zero, so no other has a ratio to it")
     try:

@@ -277,7 +277,7 @@ def _mapped(files: Sequence[Path], sizes: NDArray[np.int64], spacing: int) -> By
     address = 0
     for number, (path, size) in enumerate(zip(files, sizes.tolist(), strict=True)):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise damaged(path, error.strerror) from error
         try:

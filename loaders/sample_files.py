@@ -74,7 +74,7 @@ class NpyCodec:
         """See Codec.decode_into."""
         header = bytearray(len(self._header))
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 got = os.readv(file, (header, row.data))
             finally:

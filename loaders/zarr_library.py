@@ -51,6 +51,10 @@ class LibraryReader(Reader):
         super().__init__(x.shape[0], x.shape[1:], x.dtype)
         self._opened = PerProcess(partial(_open_rows, root))
 
+    def begin(self, order: Indices) -> None:  # noqa: ARG002  # all of it is in any order
+        """See Reader.begin."""
+        self._opened().x.begin()
+
     def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
         """See Reader.read_into."""
         opened = self._opened()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,14 @@ class CompleteStore(LocalStore):
         """See Store.get; raises BackendError for a missing chunk."""
         value: Buffer | None = None
         if prototype is not None:
-            with suppress(OSError):
+            try:
                 value = prototype.buffer.from_array_like(_read(f"{self.root}/{key}", byte_range, os.RWF_NOWAIT))
+            except IsADirectoryError:
+                self._check(key, None)
+                return None
+            except OSError:
+                # It is not there, or not in memory: then a thread waits for the disk.
+                value = None
         if not value:
             value = await super().get(key, prototype, byte_range)
         self._check(key, value)
@@ -68,12 +75,12 @@ class CompleteStore(LocalStore):
             ValueError: it is of another size.
         """
         try:
-            file = os.open(f"{self.root}/{key}", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            file, size = _open(f"{self.root}/{key}")
+        except (FileNotFoundError, IsADirectoryError):
             self._check(key, None)
             raise
         try:
-            if (size := os.fstat(file).st_size) != len(out):
+            if size != len(out):
                 if not size:
                     self._check(key, None)
                 raise ValueError(f"{size} bytes where a chunk has {len(out)}")
@@ -104,9 +111,8 @@ class BloscStore(CompleteStore):
 
 def _read(path: str, byte_range: ByteRequest | None, flags: int) -> NDArray[np.uint8]:
     """Return what is asked for of a file. Raises OSError; with RWF_NOWAIT also if it takes waiting for the disk."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file, size = _open(path)
     try:
-        size = os.fstat(file).st_size
         start, end = 0, size
         if isinstance(byte_range, RangeByteRequest):
             start, end = byte_range.start, min(byte_range.end, size)
@@ -119,6 +125,17 @@ def _read(path: str, byte_range: ByteRequest | None, flags: int) -> NDArray[np.u
         return content
     finally:
         os.close(file)
+
+
+def _open(path: str) -> tuple[int, int]:
+    """Open a file, and return its size. Raises OSError, IsADirectoryError where it is no file at all."""
+    # Without blocking: opening a pipe would wait for somebody to write to it.
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    status = os.fstat(file)
+    if stat.S_ISREG(status.st_mode):
+        return file, status.st_size
+    os.close(file)
+    raise IsADirectoryError(errno.EISDIR, "not a file", path)
 
 
 def _fill(file: int, out: NDArray[np.uint8], start: int, flags: int) -> None:

@@ -90,10 +90,14 @@ def missing_cell(failures: Sequence[RunRecord]) -> Cell:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Which groups, by id, are shown to be the best of their work in a metric, and the rankings of works without."""
+    """Which groups, by id, are shown to be the best of their work in a metric, and the rankings of works without.
+
+    ``ranked`` are all works that have several groups, those with a best one too.
+    """
 
     best: frozenset[int]
     undecided: tuple[tuple[Work, Ranking], ...]
+    ranked: tuple[Work, ...] = ()
 
     def is_best(self, group: Group) -> bool:
         """Whether a group is to be marked."""
@@ -102,18 +106,19 @@ class Judged:
 
 def judge(groups: Sequence[Group], metric: str) -> Judged:
     """Rank the groups of each work, see :func:`bench.ranking.rank`; works of one group have nothing to rank."""
-    best, undecided = set(), []
+    best, undecided, ranked = set(), [], []
     if METRICS[metric].better == "neither":
         return Judged(frozenset(), ())
     for work in same_work([group for group in groups if not impossible(group, metric)]):
         if len(work.groups) < 2:
             continue
         ranking = rank(work, metric)
+        ranked.append(work)
         if ranking.shown and ranking.best is not None:
             best.add(id(ranking.best))
         elif len(ranking.groups) > 1:
             undecided.append((work, ranking))
-    return Judged(frozenset(best), tuple(undecided))
+    return Judged(frozenset(best), tuple(undecided), tuple(ranked))
 
 
 def undecided_notes(judged: Mapping[str, Judged], arrangement: Arrangement) -> list[str]:
@@ -121,12 +126,9 @@ def undecided_notes(judged: Mapping[str, Judged], arrangement: Arrangement) -> l
     places: dict[str, dict[str, list[Place]]] = {}
     for metric, found in judged.items():
         for work, ranking in found.undecided:
-            details = [facet.of(work.first) for facet in arrangement.axes.facets if facet.kind not in _TELL_DATA]
-            place = (arrangement.data_sets.label(work.first), ", ".join(details))
-            places.setdefault(_why(ranking, arrangement), {}).setdefault(METRICS[metric].label.strip(), []).append(
-                place
-            )
-    everywhere = {place for by_metric in places.values() for found in by_metric.values() for place in found}
+            by_metric = places.setdefault(_why(ranking, arrangement), {})
+            by_metric.setdefault(METRICS[metric].label.strip(), []).append(_place(work, arrangement))
+    everywhere = {_place(work, arrangement) for found in judged.values() for work in found.ranked}
     return [
         f"No best value is marked in {_where(by_metric, everywhere, several=len(judged) > 1)}: {why}."
         for why, by_metric in places.items()
@@ -141,7 +143,7 @@ def _where(by_metric: Mapping[str, Sequence[Place]], everywhere: Set[Place], *, 
     """Return the metrics and places of a note, as short as they can be told."""
     parts = []
     for metric, places in by_metric.items():
-        told = [_place(name, places, everywhere) for name in dict.fromkeys(name for name, _ in places)]
+        told = [_shortest(name, places, everywhere) for name in dict.fromkeys(name for name, _ in places)]
         if several:
             parts.append(metric if set(places) == everywhere else f"{metric} ({'; '.join(told)})")
         else:
@@ -149,7 +151,12 @@ def _where(by_metric: Mapping[str, Sequence[Place]], everywhere: Set[Place], *, 
     return "; ".join(parts)
 
 
-def _place(name: str, places: Sequence[Place], everywhere: Set[Place]) -> str:
+def _place(work: Work, arrangement: Arrangement) -> Place:
+    details = [facet.of(work.first) for facet in arrangement.axes.facets if facet.kind not in _TELL_DATA]
+    return arrangement.data_sets.label(work.first), ", ".join(details)
+
+
+def _shortest(name: str, places: Sequence[Place], everywhere: Set[Place]) -> str:
     details = list(dict.fromkeys(detail for other, detail in places if other == name))
     if len(details) == sum(other == name for other, _ in everywhere):
         return name

@@ -94,6 +94,18 @@ def test_why_nothing_is_marked_is_told_once_for_all_places() -> None:
     )
 
 
+def test_what_is_marked_is_not_among_what_is_not() -> None:
+    decided = campaign(zarr=times(2.0), hdf5=BASE)
+    masks = [run(name, 1.0, dataset="masks", data={"digest": "m"}) for name in ("zarr", "hdf5")]
+    made = pivot([*decided, *masks], metrics="epoch_s,samples_per_s")
+    assert len(only(made).strong) == 2
+    assert only(made).notes[0].startswith("No best value is marked in epoch (masks); throughput (masks): they did not")
+    untrained = [run(name, 1.0, model="none") for name in ("zarr", "hdf5")]
+    made = pivot([*decided, *untrained], "method", "dataset,model")
+    assert len(only(made).strong) == 1
+    assert only(made).notes[0].startswith("No best value is marked in cifar10, none: they did not")
+
+
 def test_a_metric_without_a_better_direction_has_no_best() -> None:
     made = pivot([run("zarr", 1.0, ideal_s=1.0), run("hdf5", 1.0, ideal_s=2.0)], metrics="ideal_s")
     assert (only(made).strong, only(made).notes) == (frozenset(), [])

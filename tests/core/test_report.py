@@ -305,6 +305,38 @@ def test_doubts_are_raised_when_there_is_reason(record: RunRecord) -> None:
     assert "synthetic-data" in kinds(synthetic)
 
 
+@pytest.mark.parametrize(
+    ("read_bytes", "told"),
+    [
+        ((20e6, 400, 400), True),
+        ((20e6, 9e6, 9e6), True),
+        ((20e6, 20e6, 20e6), False),
+        # Mapped: what libraries read while they are imported is no part of the store.
+        ((3e6, 0, 0), False),
+        ((0, 0, 0), False),
+        ((None, None, None), False),
+    ],
+)
+def test_samples_that_were_kept_between_epochs_are_told(
+    record: RunRecord, read_bytes: tuple[float | None, ...], told: bool
+) -> None:
+    epochs = [
+        record.epochs[0].model_copy(
+            update={
+                "epoch": number,
+                "warmup": number == 0,
+                "io": record.epochs[0].io.model_copy(update={"read_call_bytes": read and int(read)}),
+            }
+        )
+        for number, read in enumerate(read_bytes)
+    ]
+    store = record.store.model_copy(update={"size_bytes": 15_000_000})
+    made = record.model_copy(update={"epochs": epochs, "store": store})
+    assert ("kept-samples" in kinds(made)) == told
+    compiled = made.model_copy(update={"spec": made.spec.model_copy(update={"compile": True})})
+    assert "kept-samples" not in kinds(compiled)
+
+
 TABLE = Table("Title", ["name", "a | b", "x"], [["<script>", "1|2", "3"], ["b", "10", "n/a"]], ["A note."])
 
 
