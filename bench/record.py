@@ -346,5 +346,5 @@ def read_record(path: Path) -> RunRecord:
             raise RecordError(f"{path} was written by a newer bench (record version {version}). Upgrade to read it.")
         return RunRecord.model_validate(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise RecordError(f"{path} is not a readable record: {reason}. Remove it or choose another folder.") from error

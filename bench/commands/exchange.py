@@ -12,8 +12,8 @@ from bench.contracts.errors import BenchError
 from bench.flags import Results
 
 
-class NothingToExportError(BenchError):
-    """A folder without records."""
+class NoRecordsError(BenchError):
+    """Folders without records."""
 
 
 def export(
@@ -32,7 +32,7 @@ def export(
     for error in errors:
         console.say(f"bench: {error}")
     if not found:
-        raise NothingToExportError(f"No records in {results}. Make one with `bench run`, or choose --results.")
+        raise NoRecordsError(f"No records in {results}. Make one with `bench run`, or choose --results.")
     flat = exchange.export([(path.stem, record) for path, record in found], output)
     console.say(f"{output}: {len(flat.rows):,} rows, {len(flat.columns)} columns, of {len(found):,} runs.")
 
@@ -47,6 +47,8 @@ def import_(
     from bench.report.tables import machine_text
 
     done = exchange.merge(folders, results)
+    if not done.new and not done.known and not done.unreadable:
+        raise NoRecordsError(f"No records in {', '.join(map(str, folders))}. `bench run` writes them to its --results.")
     for error in done.unreadable:
         console.say(f"bench: left where it is: {error}")
     for path in done.renamed:

@@ -233,3 +233,6 @@ def test_import_says_what_it_did_and_tells_machines_apart(tmp_path: Path, monkey
     assert "called a-2.json now" in result.stderr
     missing = CliRunner().invoke(app, ["import", "nowhere"], standalone_mode=False)
     assert "nowhere is not a folder" in str(missing.exception)
+    (tmp_path / "photos").mkdir()
+    wrong = CliRunner().invoke(app, ["import", "photos"], standalone_mode=False)
+    assert str(wrong.exception) == "No records in photos. `bench run` writes them to its --results."

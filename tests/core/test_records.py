@@ -71,6 +71,7 @@ def test_what_is_no_record_is_one_line(tmp_path: Path, content: str) -> None:
     with pytest.raises(RecordError, match=r"bad\.json is not a readable record") as caught:
         read_record(path)
     assert "\n" not in str(caught.value)
+    assert ("it has no 'schema_version'" in str(caught.value)) == (content == "{}")
 
 
 def test_a_loss_that_became_nan_is_not_mistaken_for_unknown(tmp_path: Path, record: RunRecord) -> None:
