@@ -88,7 +88,7 @@ def observe(job: Job, label: str, found: Findings, progress: RunProgress, timeou
 
 def _trial(link: Link, job: Job, samples_done: Any) -> None:
     # Hardly anything is garbage of what importing torch and its compiler makes, and looking for it time and again takes
-    # a quarter of a short run. Collecting begins once all is set up.
+    # a good part of a short run. Collecting begins once all is set up.
     gc.disable()
     # Imported here so that the parent never needs torch.
     from bench.trial import run_trial

@@ -1,4 +1,4 @@
-"""The readers that read the published layout of a file themselves, whatever the format."""
+"""The reader that asks a source of rows for its batches, whatever the format, and what such a source is."""
 
 from __future__ import annotations
 

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contracts.reader import Indices, NaiveReader, PerProcess, Reader
+from bench.contracts.reader import Indices, NaiveReader, PerProcess
 
 from .chunks import KeptChunks
 from .frames import decoder
-from .mapped import Opened, RowSource
+from .mapped import MappedReader, Opened, RowSource
 from .store import damaged, gather
 
 if TYPE_CHECKING:
-    import torch
     import zarr
 
     from .zarr_store import CompleteStore
@@ -35,7 +34,7 @@ class _Handle(NamedTuple):
     y: NDArray[np.int64]
 
 
-class LibraryReader(Reader):
+class LibraryReader(MappedReader):
     """Whole batches through zarr-python's public API.
 
     Finding and decoding a chunk takes zarr's arrays about 0.1 ms, most of it asyncio's tasks. So zarr opens and checks
@@ -48,18 +47,7 @@ class LibraryReader(Reader):
 
     def __init__(self, root: Path) -> None:
         x = _open_tuned(root).x
-        super().__init__(x.shape[0], x.shape[1:], x.dtype)
-        self._opened = PerProcess(partial(_open_rows, root))
-
-    def begin(self, order: Indices) -> None:  # noqa: ARG002  # all of it is in any order
-        """See Reader.begin."""
-        self._opened().x.begin()
-
-    def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
-        """See Reader.read_into."""
-        opened = self._opened()
-        opened.x.gather(indices, x.numpy())
-        np.take(opened.y, indices, out=y.numpy(), mode="clip")
+        super().__init__(x.shape[0], x.shape[1:], x.dtype, partial(_open_rows, root), gathers=False)
 
 
 class OneByOneReader(NaiveReader):

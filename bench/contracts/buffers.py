@@ -16,7 +16,7 @@ def page_aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     What NumPy allocates by itself begins 16 bytes into a page where it is large, and at any multiple of 16 where it is
     small. Files begin at a page. Where a copy's destination lies up to 31 bytes behind its source, counted within
     their pages, processors take each load for a reader of the store before ("4-KByte aliasing" in Intel's optimization
-    manual; AMD's do the same), and copying takes two to four times as long. Huge pages are asked for as NumPy does.
+    manual; AMD's do the same), and copying takes much longer. Huge pages are asked for as NumPy does.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + mmap.PAGESIZE, np.uint8)
