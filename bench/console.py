@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bench.content import Decoding
-from bench.learned import EvaluationInfo
-from bench.observer import RunProgress
-from bench.record import EpochInfo, RunRecord
+from bench.records.learned import EvaluationInfo
+from bench.records.record import EpochInfo, RunRecord
 from bench.report import render
 from bench.report.readers import faster_reader
 from bench.report.tables import Table, run_table
 from bench.report.verdict import meaning
+from bench.runs.observer import RunProgress
+from bench.stores.content import Decoding
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars

@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import registry, results
+from bench import registry
 from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
 from bench.contracts.source import Archived, DataSource, Schema
-from bench.metrics import METRICS
-from bench.record import RecordError
+from bench.records import results
+from bench.records.metrics import METRICS
+from bench.records.record import RecordError
 from bench.registry import Entry, ModelEntry
 from bench.report.tables import Table, runs_table
-from bench.spec import DataSpec
+from bench.specs.spec import DataSpec
 
 
 def backends() -> Table:

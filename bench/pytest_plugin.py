@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.contracts.backend import Backend
-    from bench.in_process import Prepared
+    from bench.runs.in_process import Prepared
 
 SAMPLES = 2048
 ROUNDS = 5
@@ -44,7 +44,7 @@ class BenchBackend:
 
         ``work`` are fields of a run's spec: ``batch_size``, ``workers``, ``shuffle`` and so on.
         """
-        from bench.in_process import Prepared, spec_of
+        from bench.runs.in_process import Prepared, spec_of
 
         data = BenchDataset(dataset) if isinstance(dataset, str) else dataset
         chosen = {"limit": data.limit, **work}
@@ -90,7 +90,7 @@ class BenchmarkEpoch:
 
         Raises BenchError, which fails the test: a backend that cannot, or that delivers anything but what was stored.
         """
-        from bench.in_process import measured
+        from bench.runs.in_process import measured
 
         prepared = backend.prepared(dataset, **work)
         self._made.append(prepared)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import console, results
+from bench import console
 from bench.cli import app
-from bench.record import read_record
+from bench.records import results
+from bench.records.record import read_record
 from bench.report import document
 
 ROOT = Path(__file__).parent.parent

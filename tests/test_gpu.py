@@ -16,8 +16,8 @@ from bench.contracts.source import SampleBlock, Schema
 from bench.loaders.cupy_ import CupyBackend, CupyOptions
 from bench.loaders.cupy_device import CudaDevice
 from bench.measure.clock import CudaClock
-from bench.record import RunRecord
-from bench.training import Trainer
+from bench.records.record import RunRecord
+from bench.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.gpu,

@@ -19,10 +19,10 @@ import torch
 from bench import loading, registry
 from bench.contracts.source import SilentProgress
 from bench.measure.clock import HostClock
-from bench.prepare import prepare, verify
-from bench.record import RunRecord
-from bench.spec import RunSpec, StoreSpec, make_spec
-from bench.training import Trainer
+from bench.records.record import RunRecord
+from bench.specs.spec import RunSpec, StoreSpec, make_spec
+from bench.stores.prepare import prepare, verify
+from bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.real_data
 
@@ -199,7 +199,7 @@ def test_every_set_goes_through_every_backend_and_is_learnt_alike(
 
 @pytest.mark.parametrize(("dataset", "count"), [("tiny-imagenet", 10_000), ("masks", 240), ("esc50", 160)])
 def test_decoding_stays_within_its_memory(real_data: Path, tmp_path: Path, dataset: str, count: int) -> None:
-    from bench.isolated import prepare as prepare_apart
+    from bench.stores.isolated import prepare as prepare_apart
 
     source = f"local:{real_data / dataset}"
     spec = make_spec(StoreSpec, [], backend="memmap", dataset=dataset, source=source)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bench.attempt import Attempt
 from bench.commands.durations import duration_s
+from bench.commands.flags import DataDir, Results, dataset_flags
 from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.commands.places import places
 from bench.commands.work import work_flags
 from bench.contracts.errors import BenchError
-from bench.flags import DataDir, Results, dataset_flags
+from bench.runs.attempt import Attempt
 
 if TYPE_CHECKING:
-    from bench.advice import Advice
-    from bench.record import RunRecord
-    from bench.spec import RunSpec
-    from bench.survey import Surveyed
+    from bench.campaigns.survey import Surveyed
+    from bench.comparisons.advice import Advice
+    from bench.records.record import RunRecord
+    from bench.specs.spec import RunSpec
 
 LEAST_BUDGET_S = 30.0
 _OWN_FLAGS = {"aim", "dataset", "where", "training", "results", "format", "into"}
@@ -88,7 +88,7 @@ def advise(
 ) -> None:
     """Say which format to take, why, and what would change that: from records, or from a short measurement."""
     from bench import console
-    from bench import results as folder
+    from bench.records import results as folder
 
     if dataset is None:
         _refuse_run_flags(context)
@@ -114,7 +114,7 @@ def advise(
 
 
 def _advice(records: list[RunRecord], everything: list[RunRecord], aim: str, training: int) -> tuple[Advice, list[str]]:
-    from bench import advice
+    from bench.comparisons import advice
     from bench.report.tables import cache_text, data_label, work_text
 
     chosen, others = advice.choose_work(records)
@@ -136,7 +136,7 @@ def _advice(records: list[RunRecord], everything: list[RunRecord], aim: str, tra
 
 
 def _matching(records: list[RunRecord], where: list[str]) -> list[RunRecord]:
-    from bench.spec import RunSpec, split_pairs
+    from bench.specs.spec import RunSpec, split_pairs
 
     for key, value in split_pairs("--where", where, "Write it like model=cnn.").items():
         name = key.replace("-", "_")
@@ -187,8 +187,8 @@ def _usable(device: str, *, lossy: bool) -> list[str]:
 
 
 def _variants(name: str, cls: Any, *, lossy: bool) -> Iterator[str]:
-    from bench.search_space import choices
-    from bench.spec import validated_options
+    from bench.campaigns.search_space import choices
+    from bench.specs.spec import validated_options
 
     fields = cls.options_type.model_fields
     reader = fields.get("reader")
@@ -211,8 +211,8 @@ def _variants(name: str, cls: Any, *, lossy: bool) -> Iterator[str]:
 def _cells(
     backends: list[str], dataset: str, dataset_options: dict[str, Any], work: dict[str, Any]
 ) -> dict[str, RunSpec]:
-    from bench.spec import RunSpec, make_spec
-    from bench.suite import backend_label
+    from bench.campaigns.suite import backend_label
+    from bench.specs.spec import RunSpec, make_spec
 
     cells: dict[str, RunSpec] = {}
     for text in backends:
@@ -238,12 +238,13 @@ def _measure(
     *,
     keep_stores: bool,
 ) -> Surveyed:
-    from bench import console, isolated
-    from bench import results as folder
-    from bench.advice import AIMS
-    from bench.prepare import extent
-    from bench.series import Series, new_identity
-    from bench.survey import Survey
+    from bench import console
+    from bench.campaigns.series import Series, new_identity
+    from bench.campaigns.survey import Survey
+    from bench.comparisons.advice import AIMS
+    from bench.records import results as folder
+    from bench.stores import isolated
+    from bench.stores.prepare import extent
 
     where = places(data_dir)
     for spec in cells.values():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.flags import Results
+from bench.commands.flags import Results
 
 
 def chart(
@@ -25,9 +25,10 @@ def chart(
     most: Annotated[int, typer.Option(help="How many panels at most, those with most methods.", min=1)] = 6,
 ) -> None:
     """Draw runs as bars, a panel for each work: a picture for a README or a paper."""
-    from bench import console, facets, files
-    from bench import results as records
-    from bench.groups import equal_runs, finished, same_work
+    from bench import console, files
+    from bench.records import facets
+    from bench.records import results as records
+    from bench.records.groups import equal_runs, finished, same_work
     from bench.report import chart as picture
 
     picture.require_drawable(metric)

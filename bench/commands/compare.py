@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bench.attempt import Attempt
+from bench.commands.flags import DataDir, Results, dataset_flags
 from bench.commands.outcome import RunFailedError, require_ok
 from bench.commands.places import places
 from bench.commands.work import work_flags
 from bench.contracts.errors import BenchError
-from bench.flags import DataDir, Results, dataset_flags
+from bench.runs.attempt import Attempt
 
 if TYPE_CHECKING:
-    from bench.campaign import Slot
-    from bench.comparison import Comparison
-    from bench.record import RunRecord
-    from bench.spec import RunSpec
+    from bench.comparisons.campaign import Slot
+    from bench.comparisons.comparison import Comparison
+    from bench.records.record import RunRecord
+    from bench.specs.spec import RunSpec
 
 
 class CompareError(BenchError):
@@ -70,9 +70,10 @@ def compare(
     ] = None,
 ) -> None:
     """Find out which backend is faster, as a randomised experiment with repeats and a control."""
-    from bench import comparison, console
-    from bench import results as folder
-    from bench.spec import NO_MODEL
+    from bench import console
+    from bench.comparisons import comparison
+    from bench.records import results as folder
+    from bench.specs.spec import NO_MODEL
 
     failed: list[RunRecord] = []
     comparison.comparable_metric(metric)
@@ -105,8 +106,8 @@ def compare(
 def _cells(
     backends: list[str], dataset: str, dataset_options: dict[str, Any], work: dict[str, Any]
 ) -> dict[str, RunSpec]:
-    from bench.spec import RunSpec, make_spec
-    from bench.suite import backend_label
+    from bench.campaigns.suite import backend_label
+    from bench.specs.spec import RunSpec, make_spec
 
     cells: dict[str, RunSpec] = {}
     for text in backends:
@@ -121,10 +122,12 @@ def _cells(
 def _run_all(
     cells: dict[str, RunSpec], blocks: int, order_seed: int, attempt: Attempt, data_dir: Path | None, results: Path
 ) -> list[RunRecord]:
-    from bench import campaign, console, isolated
-    from bench import results as records
-    from bench.series import Clock, Series, new_identity
+    from bench import console
+    from bench.campaigns.series import Clock, Series, new_identity
+    from bench.comparisons import campaign
+    from bench.records import results as records
     from bench.stats import blocks_needed
+    from bench.stores import isolated
 
     where = places(data_dir)
     for spec in cells.values():

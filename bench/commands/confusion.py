@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.flags import Results
+from bench.commands.flags import Results
 
 
 def confusion(
@@ -25,7 +25,7 @@ def confusion(
     Without a flag it prints the matrix, or of more than 20 classes the most frequent confusions.
     """
     from bench import console, files
-    from bench import results as records
+    from bench.records import results as records
     from bench.report.confusion import confusion_csv, confusion_table, tested
     from bench.report.heat_map import heat_map
 

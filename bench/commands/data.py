@@ -7,9 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.commands.flags import (
+    Backend,
+    DataDir,
+    Dataset,
+    Limit,
+    Options,
+    Results,
+    Source,
+    SplitName,
+    Yes,
+    dataset_flags,
+)
 from bench.commands.places import places
 from bench.contracts.errors import BenchError
-from bench.flags import Backend, DataDir, Dataset, Limit, Options, Results, Source, SplitName, Yes, dataset_flags
 
 
 @dataset_flags
@@ -28,8 +39,8 @@ def prepare(
 ) -> None:
     """Build and verify a store without running anything."""
     from bench import console
-    from bench.isolated import prepare as build
-    from bench.spec import StoreSpec, make_spec
+    from bench.specs.spec import StoreSpec, make_spec
+    from bench.stores.isolated import prepare as build
 
     which = {"dataset": dataset, "source": source, "split": split, "limit": limit}
     spec = make_spec(StoreSpec, option or [], dataset_options=dataset_options, backend=backend, **which)
@@ -62,9 +73,9 @@ def verify(
 ) -> None:
     """Compare every sample of a store with its source."""
     from bench import console
-    from bench.isolated import verify as check
-    from bench.spec import StoreSpec, make_spec
-    from bench.store import damaged
+    from bench.specs.spec import StoreSpec, make_spec
+    from bench.stores.isolated import verify as check
+    from bench.stores.store import damaged
 
     which = {"dataset": dataset, "source": source, "split": split, "limit": limit}
     spec = make_spec(StoreSpec, option or [], dataset_options=dataset_options, backend=backend, **which)
@@ -92,9 +103,10 @@ def inspect(
     results: Results = Path("results"),
 ) -> None:
     """Show what a data set holds, and draw some of its samples."""
-    from bench import console, inspection, isolated
+    from bench import console
     from bench.report.content import content_tables
-    from bench.spec import DataSpec, make_spec
+    from bench.specs.spec import DataSpec, make_spec
+    from bench.stores import inspection, isolated
 
     spec = make_spec(DataSpec, [], dataset=dataset, dataset_options=dataset_options, source=source)
     where = places(data_dir)
@@ -119,7 +131,8 @@ def clean(
     data_dir: DataDir = None,
 ) -> None:
     """Remove prepared stores, decoded samples, and what interrupted work left behind."""
-    from bench import cleaning, console
+    from bench import console
+    from bench.stores import cleaning
 
     doomed = cleaning.find(places(data_dir).data_dir, backend, dataset, downloads=downloads)
     if not doomed:

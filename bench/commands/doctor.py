@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from bench.commands.flags import DataDir
 from bench.commands.places import places
-from bench.flags import DataDir
 
 
 def doctor(

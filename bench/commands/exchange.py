@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from bench.commands.flags import Results
 from bench.contracts.errors import BenchError
-from bench.flags import Results
 
 
 class NoRecordsError(BenchError):
@@ -24,8 +24,9 @@ def export(
     results: Results = Path("results"),
 ) -> None:
     """Write all records as one table, a row per epoch, for spreadsheets and data frames."""
-    from bench import console, exchange
-    from bench import results as folder
+    from bench import console
+    from bench.records import exchange
+    from bench.records import results as folder
 
     exchange.require_target(output)
     found, errors = folder.read_all(results)
@@ -42,8 +43,9 @@ def import_(
     results: Results = Path("results"),
 ) -> None:
     """Copy the records of other folders, as of other machines, into one; what is there already is not copied again."""
-    from bench import console, exchange
-    from bench import results as folder
+    from bench import console
+    from bench.records import exchange
+    from bench.records import results as folder
     from bench.report.tables import machine_text
 
     done = exchange.merge(folders, results)
@@ -65,6 +67,6 @@ def import_(
 def schema() -> None:
     """Print the JSON Schema of a record, as it stands in schema/record.schema.json."""
     from bench import console
-    from bench import schema as published
+    from bench.records import schema as published
 
     console.out(published.schema_text().rstrip("\n"))

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from bench.commands.flags import Results
 from bench.contracts.errors import BenchError
-from bench.flags import Results
 
 
 class FoldsError(BenchError):
@@ -43,9 +43,9 @@ def folds(
     named.
     """
     from bench import console
-    from bench import results as records
-    from bench.cross_validation import cross_validations
-    from bench.metrics import METRICS
+    from bench.records import results as records
+    from bench.records.cross_validation import cross_validations
+    from bench.records.metrics import METRICS
     from bench.report import cross_validated, document, render
 
     asked = [name.strip() for text in metric or [] for name in text.split(",") if name.strip()]

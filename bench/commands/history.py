@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.flags import Results
+from bench.commands.flags import Results
 
 
 def history(
@@ -23,8 +23,8 @@ def history(
     import json
 
     from bench import console
-    from bench import history as past
-    from bench import results as records
+    from bench.records import results as records
+    from bench.regressions import history as past
     from bench.report import render
     from bench.report.historic import history_data, history_table, step_sentences
 

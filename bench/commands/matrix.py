@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bench.attempt import Attempt
 from bench.commands.durations import duration_s
+from bench.commands.flags import DataDir, Results, dataset_flags
 from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.commands.places import places
 from bench.commands.work import axes_flags
 from bench.contracts.errors import BenchError
-from bench.flags import DataDir, Results, dataset_flags
+from bench.runs.attempt import Attempt
 
 if TYPE_CHECKING:
-    from bench.matrix import Progressed
-    from bench.matrix_runner import Run
+    from bench.campaigns.matrix import Progressed
+    from bench.campaigns.matrix_runner import Run
 
 BLOCKS = 3
 SOME_FAILED = 2
@@ -75,13 +75,14 @@ def matrix(
     results: Results = Path("results"),
 ) -> None:
     """Run all combinations of several flags, or of a suite file, in random order; goes on where it stopped."""
-    from bench import console, matrix_runner
-    from bench import results as records
-    from bench.matrix import Matrix, Progressed, cells_of
+    from bench import console
+    from bench.campaigns import matrix_runner
+    from bench.campaigns.matrix import Matrix, Progressed, cells_of
+    from bench.campaigns.series import Series
+    from bench.campaigns.suite import EXAMPLE, Axes, Suite, read_suite
+    from bench.records import results as records
     from bench.report.planned import planned_table
-    from bench.series import Series
-    from bench.suite import EXAMPLE, Axes, Suite, read_suite
-    from bench.time_limit import Limited, over_time_limit
+    from bench.runs.time_limit import Limited, over_time_limit
 
     if init:
         _write_example(suite, EXAMPLE)
@@ -139,8 +140,8 @@ def matrix(
 
 def _go(run: Run, runs: int, name: str) -> None:
     from bench import console
-    from bench.metrics import METRICS
-    from bench.series import Clock
+    from bench.campaigns.series import Clock
+    from bench.records.metrics import METRICS
 
     left = run.left()
     if left < runs:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bench.contracts.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.record import RunRecord
+    from bench.records.record import RunRecord
 
 INTERRUPTED = 130
 

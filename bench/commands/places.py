@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.runner import Places
+    from bench.runs.runner import Places
 
 
 def places(data_dir: Path | None) -> Places:
     """Return the folder for data, and all folders that may hold raw data: the flag's, $BENCH_DATA, the cache."""
     from platformdirs import user_cache_path
 
-    from bench.runner import Places
+    from bench.runs.runner import Places
 
     configured = [Path(os.environ["BENCH_DATA"])] if os.environ.get("BENCH_DATA") else []
     candidates = [*([data_dir] if data_dir else []), *configured, user_cache_path("dataset-bench")]

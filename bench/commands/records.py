@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bench.commands.flags import DataDir, Results, dataset_flags
 from bench.commands.outcome import require_ok
 from bench.commands.places import places
 from bench.contracts.errors import BenchError
-from bench.flags import DataDir, Results, dataset_flags
 
 
 class ShowError(BenchError):
@@ -40,7 +40,7 @@ def list_(
 ) -> None:
     """List backends, data sets, metrics, models or runs, and whether each is usable here."""
     from bench import console, listing
-    from bench.spec import DataSpec, make_spec
+    from bench.specs.spec import DataSpec, make_spec
 
     if dataset_options and dataset is None:
         raise ListFlagsError("Options of a data set go with `bench list models --dataset NAME`.")
@@ -80,7 +80,7 @@ def show(
 ) -> None:
     """Show the result of a run again."""
     from bench import console
-    from bench import results as records
+    from bench.records import results as records
     from bench.report import document
 
     if classes and (json or into is not None):

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bench.attempt import Attempt
+from bench.commands.flags import DataDir, Results, dataset_flags, finite
 from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.commands.places import places
 from bench.commands.work import work_flags
 from bench.contracts.errors import BenchError
-from bench.flags import DataDir, Results, dataset_flags, finite
+from bench.runs.attempt import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bench.baseline import Baseline, Measured
+    from bench.regressions.baseline import Baseline, Measured
     from bench.report.regressed import Regressed
-    from bench.spec import RunSpec
+    from bench.specs.spec import RunSpec
 
 BLOCKS = 8
 SOME_FAILED = 2
@@ -81,8 +81,8 @@ def regress(
     format: Annotated[Literal["terminal", "markdown"], typer.Option(help="Syntax of the table.")] = "terminal",
 ) -> None:
     """Save what backends measure as a baseline, or hold today's runs against one; exits 3 where something is worse."""
-    from bench import baseline as baselines
     from bench import console
+    from bench.regressions import baseline as baselines
 
     if save is not None:
         baselines.require_free(baselines.path_of(save, results), replace=replace)
@@ -128,8 +128,8 @@ def _given(context: typer.Context, work: Mapping[str, Any]) -> bool:
 def _cells(
     backends: list[str], dataset: str, dataset_options: dict[str, Any], work: dict[str, Any]
 ) -> dict[str, RunSpec]:
-    from bench.spec import RunSpec, make_spec
-    from bench.suite import backend_label
+    from bench.campaigns.suite import backend_label
+    from bench.specs.spec import RunSpec, make_spec
 
     cells: dict[str, RunSpec] = {}
     for text in backends:
@@ -150,9 +150,12 @@ def _run_all(
     results: Path,
     name: str | None,
 ) -> list[Measured]:
-    from bench import calibrated, campaign, console, isolated
-    from bench import results as records
-    from bench.series import Clock, Series, new_identity
+    from bench import console
+    from bench.campaigns import calibrated
+    from bench.campaigns.series import Clock, Series, new_identity
+    from bench.comparisons import campaign
+    from bench.records import results as records
+    from bench.stores import isolated
 
     where = places(data_dir)
     for spec in cells.values():
@@ -196,8 +199,9 @@ def _why(failed: Mapping[str, str]) -> str:
 
 
 def _save(name: str | None, runs: list[Measured], blocks: int, seed: int, attempt: Attempt, results: Path) -> None:
-    from bench import baseline as baselines
-    from bench import calibration, console
+    from bench import console
+    from bench.measure import calibration
+    from bench.regressions import baseline as baselines
 
     path = baselines.path_of(name or "", results)
     made = baselines.Baseline(
@@ -208,7 +212,8 @@ def _save(name: str | None, runs: list[Measured], blocks: int, seed: int, attemp
 
 
 def _judged(known: Baseline, runs: list[Measured], effect: float) -> Regressed:
-    from bench import calibration, drifted, regression
+    from bench.measure import calibration
+    from bench.regressions import drifted, regression
     from bench.report.regressed import Regressed
 
     around = drifted.circumstances(known, runs, calibration.units())

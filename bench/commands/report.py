@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.flags import Results
+from bench.commands.flags import Results
 
 
 def report(
@@ -19,9 +19,9 @@ def report(
 ) -> None:
     """Write all runs of a folder as one HTML file: what to choose, and how everything compares."""
     from bench import console, files
-    from bench import results as records
     from bench.page import document
     from bench.page.content import page_content
+    from bench.records import results as records
 
     files.require_place(output)
     found, errors = records.read_all(results)

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.attempt import Attempt
+from bench.commands.flags import Backend, DataDir, Dataset, Options, Results, dataset_flags
 from bench.commands.outcome import require_ok
 from bench.commands.places import places
 from bench.commands.tracked import Track, log, trackers
 from bench.commands.work import work_flags
-from bench.flags import Backend, DataDir, Dataset, Options, Results, dataset_flags
+from bench.runs.attempt import Attempt
 
 if TYPE_CHECKING:
-    from bench.checkpoint import NothingLeftError
-    from bench.record import RunRecord
-    from bench.runner import Outcome
-    from bench.spec import RunSpec
+    from bench.records.record import RunRecord
+    from bench.runs.runner import Outcome
+    from bench.specs.spec import RunSpec
+    from bench.training.checkpoint import NothingLeftError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,12 +81,13 @@ def run(
     ] = False,
 ) -> None:
     """Train from one backend and report where the time went."""
-    from bench import console, runner
-    from bench import results as records
-    from bench.checkpoint import NothingLeftError, finish
-    from bench.cross_validation import cross_validations
+    from bench import console
+    from bench.records import results as records
+    from bench.records.cross_validation import cross_validations
     from bench.report import cross_validated
-    from bench.spec import SpecError
+    from bench.runs import runner
+    from bench.specs.spec import SpecError
+    from bench.training.checkpoint import NothingLeftError, finish
 
     for flag, path in (("--checkpoint", checkpoint), ("--predictions", predictions)):
         if path is not None and not path.name:
@@ -152,7 +153,7 @@ def _repeats(
     predictions: Path | None,
     repeats: int,
 ) -> list[_Turn]:
-    from bench.spec import RunSpec, make_spec
+    from bench.specs.spec import RunSpec, make_spec
 
     spec = make_spec(RunSpec, option, dataset_options=dataset_options, **fields)
     return [
@@ -170,9 +171,9 @@ def _folds(
     predictions: Path | None,
     repeats: int,
 ) -> list[_Turn]:
-    from bench import folds
-    from bench.checkpoint import fold_of
-    from bench.spec import RunSpec, make_spec
+    from bench.campaigns import folds
+    from bench.specs.spec import RunSpec, make_spec
+    from bench.training.checkpoint import fold_of
 
     dataset = fields["dataset"]
     folds.require_alone(dataset_options, fields, repeats)
@@ -197,8 +198,8 @@ def _folds(
 
 def _known(complete: NothingLeftError, turn: _Turn, results: Path) -> RunRecord:
     """Return the record of a run that has come to its end before. Raises CheckpointError where there is none."""
-    from bench.checkpoint import CheckpointError
-    from bench.record import read_record
+    from bench.records.record import read_record
+    from bench.training.checkpoint import CheckpointError
 
     path = results / complete.record
     if not path.exists():
@@ -209,7 +210,7 @@ def _known(complete: NothingLeftError, turn: _Turn, results: Path) -> RunRecord:
 
 
 def _write_predictions(outcome: Outcome, path: Path) -> None:
-    from bench.checkpoint import CheckpointError
+    from bench.training.checkpoint import CheckpointError
 
     if outcome.predictions is None:
         raise CheckpointError(
@@ -226,7 +227,7 @@ def _of_fold(path: Path | None, fold: int) -> Path | None:
 def _require_files(turn: _Turn, repeats: int) -> None:
     """Raise BenchError where the files of a training make no sense, or cannot be written."""
     from bench.files import require_place
-    from bench.spec import NO_MODEL, SpecError
+    from bench.specs.spec import NO_MODEL, SpecError
 
     spec = turn.spec
     own = {"--checkpoint": turn.attempt.checkpoint, "--predictions": turn.predictions}

@@ -9,8 +9,8 @@ import typer
 
 from bench.commands import matrix as matrix_command
 from bench.commands import run as run_command
+from bench.commands.flags import DataDir, Limit
 from bench.commands.outcome import INTERRUPTED, RunFailedError
-from bench.flags import DataDir, Limit
 
 SOME_FAILED = 2
 
@@ -55,8 +55,8 @@ def study(
 ) -> None:
     """Repeat the set-up of a published study; its notes say what differs here."""
     from bench import console
-    from bench.studies import command_text
-    from bench.studies import study as find
+    from bench.campaigns.studies import command_text
+    from bench.campaigns.studies import study as find
 
     chosen = find(name)
     given: list[tuple[str, object]] = [

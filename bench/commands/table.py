@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bench.commands.flags import Results
 from bench.contracts.errors import BenchError
-from bench.flags import Results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.record import RunRecord
+    from bench.records.record import RunRecord
     from bench.report.document import Passage
     from bench.report.tables import Table
 
@@ -100,8 +100,8 @@ def table(
     --format latex needs the package booktabs.
     """
     from bench import console
-    from bench import results as folder
-    from bench.facets import choose, conditions
+    from bench.records import results as folder
+    from bench.records.facets import choose, conditions
     from bench.report import document
 
     if into is not None and format not in ("terminal", "markdown"):
@@ -160,7 +160,7 @@ def _show_pivot(
     goal: Passage | None,
 ) -> None:
     from bench import console
-    from bench.facets import facets
+    from bench.records.facets import facets
     from bench.report import raw, render
     from bench.report.pivot import make_pivot
     from bench.report.pivot_notes import pivot_notes

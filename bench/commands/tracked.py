@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bench.record import RunRecord
-    from bench.tracking import Tracker
+    from bench.records.record import RunRecord
+    from bench.records.tracking import Tracker
 
 Track = Annotated[
     list[str] | None,
@@ -26,7 +26,7 @@ def trackers(track: list[str] | None) -> list[Tracker]:
     """Return what the flag names, tried before any run starts. Raises TrackingError."""
     if not track:
         return []
-    from bench import tracking
+    from bench.records import tracking
 
     return tracking.require_usable(track)
 
@@ -35,7 +35,8 @@ def log(chosen: Sequence[Tracker], runs: Sequence[tuple[RunRecord, Path]]) -> No
     """Log runs whose records are written; one that is not taken is a line on stderr, and nothing else."""
     if not chosen:
         return
-    from bench import console, tracking
+    from bench import console
+    from bench.records import tracking
 
     for tracker in chosen:
         for record, path in runs:

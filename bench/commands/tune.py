@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from bench.attempt import Attempt
+from bench.campaigns.tuning import Configuration, Search, TuneError
 from bench.commands.durations import duration_s
+from bench.commands.flags import Backend, DataDir, Dataset, Options, Results, dataset_flags
 from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.commands.places import places
 from bench.commands.work import work_flags
-from bench.flags import Backend, DataDir, Dataset, Options, Results, dataset_flags
-from bench.tuning import Configuration, Search, TuneError
+from bench.runs.attempt import Attempt
 
 if TYPE_CHECKING:
-    from bench.spec import RunSpec
+    from bench.specs.spec import RunSpec
 
     Cell = Callable[[Configuration, int], tuple[RunSpec, Attempt]]
 
@@ -58,13 +58,14 @@ def tune(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
 ) -> None:
     """Find the options and workers with which one backend does best here; what a flag gives stays as it is."""
-    from bench import console, isolated, registry
-    from bench import results as records
-    from bench.laboratory import RunLaboratory
-    from bench.prepare import extent
+    from bench import console, registry
+    from bench.campaigns.laboratory import RunLaboratory
+    from bench.campaigns.search_space import Space
+    from bench.records import results as records
     from bench.report import render, tuned
-    from bench.search_space import Space
-    from bench.spec import RunSpec, make_spec, validated_options
+    from bench.specs.spec import RunSpec, make_spec, validated_options
+    from bench.stores import isolated
+    from bench.stores.prepare import extent
 
     budget_s = duration_s("--budget", budget, LEAST_BUDGET_S)
     flags = {"dataset_options": dataset_options, "dataset": dataset, "backend": backend, **work}

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from bench.attempt import Attempt
+from bench.commands.flags import Limit, Source, SplitName, Yes, finite, taking
 from bench.commands.places import command_line
 from bench.contracts.errors import BenchError
-from bench.flags import Limit, Source, SplitName, Yes, finite, taking
+from bench.runs.attempt import Attempt
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from bench.contracts.reader import BatchReader, DeviceReader, Reader
 from bench.loading.batches import Batch, Loader, WorkerError
-from bench.order import Order
-from bench.spec import PREFETCH_BATCHES, RunSpec
+from bench.loading.order import Order
+from bench.specs.spec import PREFETCH_BATCHES, RunSpec
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ import torch
 from bench.child import Failure
 from bench.contracts.buffers import page_aligned
 from bench.contracts.reader import Indices, Reader, torch_dtype
-from bench.spec import RunSpec
+from bench.specs.spec import RunSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ class Loader(Protocol):
         """Bring up all workers and wait until they are ready; nothing is read yet."""
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
-        """Yield ``(x, y)`` for each of :meth:`bench.order.Order.batches`, in that order.
+        """Yield ``(x, y)`` for each of :meth:`bench.loading.order.Order.batches`, in that order.
 
         A batch holds until the next one is asked for.
         """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.contracts.reader import DeviceReader
 from bench.loading.batches import Batch
-from bench.order import Order
+from bench.loading.order import Order
 
 if TYPE_CHECKING:
     import torch

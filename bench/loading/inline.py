@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bench.contracts.reader import Reader
 from bench.loading.batches import Batch, Slot
-from bench.order import Order
-from bench.spec import RunSpec
+from bench.loading.order import Order
+from bench.specs.spec import RunSpec
 
 
 class InlineLoader:

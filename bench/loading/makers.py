@@ -18,9 +18,9 @@ from bench.child import Failure, failure_of
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader, Indices
 from bench.loading.batches import Batch, WorkerError
+from bench.loading.order import Order
 from bench.loading.workers import begin_worker
-from bench.order import Order
-from bench.spec import RunSpec
+from bench.specs.spec import RunSpec
 
 
 class InlineMaker:

@@ -30,10 +30,10 @@ from bench.loading.batches import (
     slots_needed,
     tasks_of,
 )
+from bench.loading.order import Order
 from bench.loading.shared import SharedRing
 from bench.loading.workers import begin_worker
-from bench.order import Order
-from bench.spec import RunSpec
+from bench.specs.spec import RunSpec
 
 _TASK = struct.Struct("=qqq")
 _BEGIN = -1

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 from bench.contracts.reader import Indices, Reader
 from bench.loading.batches import SPARE_SLOTS, Batch, Slot, samples_per_task, slots_needed, tasks_of
-from bench.order import Order
-from bench.spec import RunSpec
+from bench.loading.order import Order
+from bench.specs.spec import RunSpec
 
 
 class _Task:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.groups import Work
-from bench.record import RunRecord
+from bench.records.groups import Work
+from bench.records.record import RunRecord
 from bench.report.tables import cache_text, data_label, options_text, run_label
 
 EXAMPLES = 5

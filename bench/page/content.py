@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bench import __version__, augmentation
-from bench.groups import Work, equal_runs, finished, same_work
-from bench.metrics import METRICS
+from bench import __version__
+from bench.comparisons.ranking import rank
 from bench.page.circumstances import environment, failures, warnings
 from bench.page.equality import equality
 from bench.page.labels import all_facets, work_titles
@@ -16,11 +15,13 @@ from bench.page.learned import KeptTests, folds, validations
 from bench.page.methods import POINT_METRICS, accuracies, method, number, time_line
 from bench.page.past import past
 from bench.page.verdict import judge
-from bench.ranking import rank
-from bench.record import RunRecord
+from bench.records.groups import Work, equal_runs, finished, same_work
+from bench.records.metrics import METRICS
+from bench.records.record import RunRecord
 from bench.report.labels import Methods
 from bench.report.tables import COMPARED_METRICS, sample_text
-from bench.spec import content_hash
+from bench.specs import augmentation
+from bench.specs.spec import content_hash
 
 COLUMNS = (*COMPARED_METRICS, "wait_p99_ms", "read_amplification", "files", "vram_allocated_mb")
 

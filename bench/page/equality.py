@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.groups import Group, Work
-from bench.learned import EvaluationInfo
-from bench.metrics import significant
-from bench.record import RunRecord
-from bench.spec import NO_MODEL
+from bench.records.groups import Group, Work
+from bench.records.learned import EvaluationInfo
+from bench.records.metrics import significant
+from bench.records.record import RunRecord
+from bench.specs.spec import NO_MODEL
 
 
 @dataclass(frozen=True, slots=True)

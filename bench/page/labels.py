@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from bench.comparability import LOADING_FIELDS, differences
-from bench.groups import Work
-from bench.record import RunRecord
+from bench.records.comparability import LOADING_FIELDS, differences
+from bench.records.groups import Work
+from bench.records.record import RunRecord
 from bench.report.tables import cache_text, data_label, differing_options
-from bench.spec import NO_MODEL
+from bench.specs.spec import NO_MODEL
 
 LONGEST_VALUE = 40
 """Characters of a value in a title; a shape or a processor's name may be longer."""

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bench.cross_validation import CrossValidation, cross_validations
-from bench.groups import Work
-from bench.learned import EvaluationInfo
-from bench.metrics import significant
 from bench.page.methods import number
-from bench.record import RunRecord
+from bench.records.cross_validation import CrossValidation, cross_validations
+from bench.records.groups import Work
+from bench.records.learned import EvaluationInfo
+from bench.records.metrics import significant
+from bench.records.record import RunRecord
 from bench.report.cross_validated import FOLD_METRICS
 from bench.report.learning import split_text
 from bench.report.tables import data_label, run_label

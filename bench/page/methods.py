@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from bench.comparison import Contrast
-from bench.groups import Group
-from bench.metrics import IMPOSSIBLE_SHARE, METRICS, all_waits_s
-from bench.record import EpochInfo, RunRecord
+from bench.comparisons.comparison import Contrast
+from bench.records.groups import Group
+from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, all_waits_s
+from bench.records.record import EpochInfo, RunRecord
 from bench.report.tables import cache_text, options_text, work_text
 
 POINT_METRICS = (

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.history import SEGMENT, Point, Trend, equal_work, trend_of
-from bench.metrics import METRICS
 from bench.page.labels import unique
 from bench.page.methods import number
-from bench.record import RunRecord
+from bench.records.metrics import METRICS
+from bench.records.record import RunRecord
+from bench.regressions.history import SEGMENT, Point, Trend, equal_work, trend_of
 from bench.report.historic import changed_versions, series_name, step_sentences
 from bench.report.tables import cache_text, machine_text, work_text
-from bench.spec import content_hash
+from bench.specs.spec import content_hash
 
 FOLLOWED = ("epoch_s", "wait_share", "peak_pss_mb", "storage_read_mb", "read_calls", "prepare_s")
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.comparison import NO_DIFFERENCE, Contrast
-from bench.groups import Group, Work
-from bench.metrics import IMPOSSIBLE_SHARE, METRICS, significant
+from bench.comparisons.comparison import NO_DIFFERENCE, Contrast
+from bench.comparisons.ranking import EXACT_METRICS, Ranking, rank
 from bench.page.payback import Cost, least_in_total
-from bench.ranking import EXACT_METRICS, Ranking, rank
+from bench.records.groups import Group, Work
+from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, significant
 from bench.report.labels import Methods
 from bench.report.tables import cache_text
 from bench.report.verdict import NEGLIGIBLE_SHARE, verdict
-from bench.spec import NO_MODEL
+from bench.specs.spec import NO_MODEL
 
 Sureness = Literal["shown", "in part", "not shown", "does not matter", "no choice"]
 

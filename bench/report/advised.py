@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.advice import Advice
-from bench.comparison import NO_DIFFERENCE
-from bench.criteria import Step
-from bench.groups import Group, Work
-from bench.metrics import METRICS, significant
+from bench.comparisons.advice import Advice
+from bench.comparisons.comparison import NO_DIFFERENCE
+from bench.comparisons.criteria import Step
+from bench.comparisons.tradeoffs import PARETO_METRICS, TOLERANCES, Noise
+from bench.records.groups import Group, Work
+from bench.records.metrics import METRICS, significant
 from bench.report.labels import Methods
 from bench.report.reruns import backend_text
 from bench.report.tables import Table, cache_text, data_label, machine_text, sample_text, work_text
 from bench.report.what_if import break_even_text, what_if
-from bench.spec import NO_MODEL
-from bench.tradeoffs import PARETO_METRICS, TOLERANCES, Noise
+from bench.specs.spec import NO_MODEL
 
 _SHOWN = ("epoch_s", "over_ceiling", "store_mb", "files", "peak_pss_mb", "prepare_s")
 _REMOTE = ("storage_read_mb", "read_calls")

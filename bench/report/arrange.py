@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.comparability import LOADING_FIELDS, alike, differences
-from bench.facets import DATA_FIELDS, Facet, machine_words
-from bench.groups import Group, equal_runs
-from bench.record import RunRecord
+from bench.records.comparability import LOADING_FIELDS, alike, differences
+from bench.records.facets import DATA_FIELDS, Facet, machine_words
+from bench.records.groups import Group, equal_runs
+from bench.records.record import RunRecord
 from bench.report.labels import DataSets, Key, Methods, covers_method, order
-from bench.spec import RunSpec
+from bench.specs.spec import RunSpec
 
 _SURROUNDINGS = ("device", "cache", "memory_limit_bytes", "drop_caches")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from bench.comparison import NO_DIFFERENCE
-from bench.groups import Group, Work, same_work
-from bench.metrics import METRICS, Metric, significant
-from bench.ranking import Ranking, rank
-from bench.record import RunRecord
+from bench.comparisons.comparison import NO_DIFFERENCE
+from bench.comparisons.ranking import Ranking, rank
+from bench.records.groups import Group, Work, same_work
+from bench.records.metrics import METRICS, Metric, significant
+from bench.records.record import RunRecord
 from bench.report.arrange import Arrangement
 from bench.report.ratios import IMPOSSIBLE, Ratio, impossible
 from bench.stats import Interval, Summary
@@ -105,7 +105,7 @@ class Judged:
 
 
 def judge(groups: Sequence[Group], metric: str) -> Judged:
-    """Rank the groups of each work, see :func:`bench.ranking.rank`; works of one group have nothing to rank."""
+    """Rank the groups of each work, see :mod:`bench.comparisons.ranking`; works of one group have nothing to rank."""
     best, undecided, ranked = set(), [], []
     if METRICS[metric].better == "neither":
         return Judged(frozenset(), ())

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from bench.comparisons.ranking import rank
 from bench.contracts.errors import BenchError
-from bench.groups import Group, Work
-from bench.metrics import METRICS, significant
-from bench.ranking import rank
+from bench.records.groups import Group, Work
+from bench.records.metrics import METRICS, significant
 from bench.report.labels import DataSets, Methods
 from bench.report.tables import cache_text
 
@@ -70,8 +70,8 @@ def chart(works: Sequence[Work], metric: str, most: int = 6) -> str:
     """Return an SVG document with a panel for each work that has the metric, the ``most`` with most methods.
 
     Whiskers are the 95 % interval of the median over six runs or more, else the lowest and the highest. A bar is
-    marked as the best only where that was shown, see :mod:`bench.ranking`. The dashed line is the ceiling: the same
-    training from batches in memory.
+    marked as the best only where that was shown, see :mod:`bench.comparisons.ranking`. The dashed line is the ceiling:
+    the same training from batches in memory.
     """
     # Sorting is stable: works with as many methods stay in their order.
     chosen = sorted(works, key=lambda work: -len(work.groups))[:most]

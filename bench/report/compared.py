@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from bench.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
-from bench.metrics import METRICS, Metric, significant
+from bench.comparisons.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
+from bench.records.metrics import METRICS, Metric, significant
 from bench.report.tables import Table, data_label, machine_text, shuffle_text
 from bench.stats import Interval
 

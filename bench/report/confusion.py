@@ -7,9 +7,9 @@ import io
 from dataclasses import dataclass
 
 from bench.contracts.errors import BenchError
-from bench.learned import EvaluationInfo
-from bench.metrics import significant
-from bench.record import RunRecord
+from bench.records.learned import EvaluationInfo
+from bench.records.metrics import significant
+from bench.records.record import RunRecord
 from bench.report.learning import split_text
 from bench.report.tables import Table, data_label, run_label
 

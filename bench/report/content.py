@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.inspection import Inspection
 from bench.report.tables import Table
+from bench.stores.inspection import Inspection
 
 MAX_CLASSES = 500
 

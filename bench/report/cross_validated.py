@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from bench.cross_validation import FOLD_OPTION, CrossValidation
-from bench.metrics import METRICS, Metric, significant
+from bench.records.cross_validation import FOLD_OPTION, CrossValidation
+from bench.records.metrics import METRICS, Metric, significant
 from bench.report.tables import Table, data_label, run_label, work_text
 
 FOLD_METRICS = ("test_accuracy", "test_macro_f1", "test_loss", "val_best_accuracy", "val_accuracy", "accuracy")

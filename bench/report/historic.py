@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.history import EFFECT, SEGMENT, Point, Step, Trend
-from bench.metrics import significant
-from bench.record import RunRecord
+from bench.records.metrics import significant
+from bench.records.record import RunRecord
+from bench.regressions.history import EFFECT, SEGMENT, Point, Step, Trend
 from bench.report.tables import Table, cache_text, data_label, machine_text, options_text, run_label, work_text
 
 SAME_AS_LOOP = 0.05

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from bench.facets import NOTHING, OPTION, Facet, used_options, word
-from bench.record import RunRecord
+from bench.records.facets import NOTHING, OPTION, Facet, used_options, word
+from bench.records.record import RunRecord
 from bench.report.tables import differing_options
 
 Key = tuple[str, ...]

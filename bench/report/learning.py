@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.learned import EvaluationInfo
-from bench.record import RunRecord
+from bench.records.learned import EvaluationInfo
+from bench.records.record import RunRecord
 
 
 def learning_notes(record: RunRecord) -> list[str]:

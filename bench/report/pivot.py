@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.facets import Facet
-from bench.groups import Group
-from bench.metrics import METRICS
-from bench.record import RunRecord
+from bench.records.facets import Facet
+from bench.records.groups import Group
+from bench.records.metrics import METRICS
+from bench.records.record import RunRecord
 from bench.report.arrange import Arrangement, Axes, Sheet, arrange
 from bench.report.cells import Cell, Judged, cell_of, judge, missing_cell
 from bench.report.labels import Key

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from bench import augmentation
-from bench.facets import cache_words
-from bench.ranking import EXACT_METRICS
-from bench.record import RunRecord
+from bench.comparisons.ranking import EXACT_METRICS
+from bench.records.facets import cache_words
+from bench.records.record import RunRecord
 from bench.report.cells import failure_text
 from bench.report.pivot import Pivot
 from bench.report.pivot_tables import Marks
 from bench.report.protocol import protocol_text
 from bench.report.ratios import CEILING
 from bench.report.tables import machine_text, sample_text
+from bench.specs import augmentation
 
 _SWITCHES = ("amp", "compile", "channels_last", "deterministic")
 

@@ -6,8 +6,8 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.metrics import METRICS
-from bench.record import RunRecord
+from bench.records.metrics import METRICS
+from bench.records.record import RunRecord
 from bench.report.arrange import Arrangement, Axes, Sheet, line_labels, needs_method
 from bench.report.cells import Cell, undecided_notes
 from bench.report.marked import HEADING, MarkedTable

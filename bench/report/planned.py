@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bench.campaign import Slot
-from bench.estimate import Estimate, estimates, store_key
-from bench.matrix import Matrix
-from bench.record import RunRecord
+from bench.campaigns.estimate import Estimate, estimates, store_key
+from bench.campaigns.matrix import Matrix
+from bench.comparisons.campaign import Slot
+from bench.records.record import RunRecord
 from bench.report.tables import Table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.record import RunRecord
+from bench.records.record import RunRecord
 
 
 def protocol_text(record: RunRecord) -> str:

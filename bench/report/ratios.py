@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.comparability import LOADING_FIELDS
-from bench.comparison import NO_DIFFERENCE, Contrast, comparable_metric, compare
+from bench.comparisons.comparison import NO_DIFFERENCE, Contrast, comparable_metric, compare
+from bench.comparisons.ranking import EXACT_METRICS
 from bench.contracts.errors import BenchError
-from bench.facets import used_options, word
-from bench.groups import Group, Work, same_work
-from bench.metrics import IMPOSSIBLE_SHARE, METRICS, significant
-from bench.ranking import EXACT_METRICS
-from bench.record import RunRecord
+from bench.records.comparability import LOADING_FIELDS
+from bench.records.facets import used_options, word
+from bench.records.groups import Group, Work, same_work
+from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, significant
+from bench.records.record import RunRecord
 from bench.report.labels import Methods, order
 from bench.stats import Interval
 

@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bench.facets import FACETS
-from bench.groups import Group
-from bench.metrics import METRICS, Metric
-from bench.record import RunRecord
+from bench.records.facets import FACETS
+from bench.records.groups import Group
+from bench.records.metrics import METRICS, Metric
+from bench.records.record import RunRecord
 from bench.report.cells import Cell, failure_text
 from bench.report.pivot import Filled, Pivot
 from bench.report.pivot_tables import differs_text

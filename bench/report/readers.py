@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.comparability import differences
-from bench.metrics import METRICS, significant
-from bench.record import RunRecord
+from bench.records.comparability import differences
+from bench.records.metrics import METRICS, significant
+from bench.records.record import RunRecord
 
 WORTH_SAYING = 0.95
 """Ratio of the epochs above which a reader is not worth changing."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.baseline import Baseline, Measured
-from bench.comparison import ALPHA
-from bench.drifted import Circumstances
-from bench.held import MEMORY_EFFECT
-from bench.metrics import significant
-from bench.record import RunRecord
-from bench.regression import Finding
+from bench.comparisons.comparison import ALPHA
+from bench.records.metrics import significant
+from bench.records.record import RunRecord
+from bench.regressions.baseline import Baseline, Measured
+from bench.regressions.drifted import Circumstances
+from bench.regressions.held import MEMORY_EFFECT
+from bench.regressions.regression import Finding
+from bench.regressions.yardsticks import AS_MEASURED
 from bench.report import render
 from bench.report.tables import Table, data_label, machine_text, work_text
-from bench.yardsticks import AS_MEASURED
 
 
 @dataclass(frozen=True, slots=True)

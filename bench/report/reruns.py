@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from bench import augmentation, registry
+from bench import registry
 from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
-from bench.record import RunRecord
-from bench.spec import RunSpec
+from bench.records.record import RunRecord
+from bench.specs import augmentation
+from bench.specs.spec import RunSpec
 
 _NOT_FLAGS = {"dataset", "dataset_options", "backend", "options"}
 _FLAG_NAMES = {"memory_limit_bytes": "memory-limit"}

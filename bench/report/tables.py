@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from bench import augmentation
-from bench.groups import equal_runs
-from bench.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
-from bench.record import RunRecord
+from bench.records.groups import equal_runs
+from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
+from bench.records.record import RunRecord
 from bench.report.learning import learning_notes
 from bench.report.protocol import protocol_text, samples_text
-from bench.spec import NO_MODEL, PREFETCH_BATCHES
+from bench.specs import augmentation
+from bench.specs.spec import NO_MODEL, PREFETCH_BATCHES
 from bench.stats import needed_count
 
 RUN_METRICS = tuple(key for key in METRICS if key != "cpu_s")

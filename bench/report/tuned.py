@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.metrics import significant
-from bench.record import RunRecord
+from bench.campaigns.tuning import Candidate, Configuration, Found
+from bench.records.metrics import significant
+from bench.records.record import RunRecord
 from bench.report.tables import Table, data_label, machine_text
-from bench.tuning import Candidate, Configuration, Found
 
 ABOUT_THE_SAME = "about the same"
 ONE_RUN = "one run, nothing claimed"

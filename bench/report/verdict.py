@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.metrics import IMPOSSIBLE_SHARE, METRICS, significant
-from bench.record import RunRecord
+from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, significant
+from bench.records.record import RunRecord
 from bench.report.tables import cache_text, run_label
 
 NEGLIGIBLE_SHARE = 2.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.advice import Advice, Related
-from bench.groups import Group
-from bench.metrics import METRICS, significant
+from bench.comparisons.advice import Advice, Related
+from bench.comparisons.tradeoffs import BreakEven
+from bench.records.groups import Group
+from bench.records.metrics import METRICS, significant
 from bench.report.reruns import compare_command
 from bench.stats import blocks_needed
-from bench.tradeoffs import BreakEven
 
 MOST_RELATED = 5
 _BLOCKS = 8

@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import loading, order
+from bench import loading
 from bench.contracts.reader import Indices, Reader
+from bench.loading import order
 from bench.measure import probes
 from bench.measure.clock import make_clock
 from bench.measure.sampler import Sampler
-from bench.spec import RunSpec, make_spec
-from bench.training import Trainer
+from bench.specs.spec import RunSpec, make_spec
+from bench.training.trainer import Trainer
 
 BATCHES = 200
 BATCH_SIZE = 128

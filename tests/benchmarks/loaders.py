@@ -33,13 +33,15 @@ from cases import CASES, COLD, DATA, DATALOADER, WORKERS, Case, Work
 from loader_tables import Row, summary, table, words_of
 from torch.utils.data import DataLoader
 
-from bench import console, loading, order, prepare
+from bench import console, loading
 from bench.contracts.reader import BatchReader
+from bench.loading import order
 from bench.loading.sampler import IndexBatches
 from bench.measure import environment, heap, probes
 from bench.report import document, render
-from bench.spec import RunSpec, make_spec
-from bench.store import Store
+from bench.specs.spec import RunSpec, make_spec
+from bench.stores import prepare
+from bench.stores.store import Store
 
 ROUNDS = 5
 PASS_S = 0.5

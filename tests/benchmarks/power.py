@@ -3,7 +3,8 @@
     python tests/benchmarks/power.py [--repeats 500] [--blocks 6 8 12] [--noise 0.01 0.03 0.1] [--series FILE]
 
 Each repeat is a campaign of two cells and the control, whose epoch times are simulated in the order of its plan and
-judged by ``bench.comparison.compare``. A difference of 0 % gives the rate of false claims, others the power.
+judged by ``bench.comparisons.comparison.compare``. A difference of 0 % gives the rate of false claims, others the
+power.
 """
 
 # ruff: noqa: T201 - a script for a terminal
@@ -17,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.campaign import Slot, plan
-from bench.comparison import Comparison, compare
-from bench.record import CampaignInfo, RunRecord, read_record
+from bench.comparisons.campaign import Slot, plan
+from bench.comparisons.comparison import Comparison, compare
+from bench.records.record import CampaignInfo, RunRecord, read_record
 
 CORE = Path(__file__).parent.parent / "core"
 TEMPLATE = CORE / "records" / "version-1.json"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.in_process import Prepared, measured
 from bench.pytest_plugin import BenchmarkEpoch, MakeBackend
+from bench.runs.in_process import Prepared, measured
 
 BACKENDS = ("filesystem", "hdf5", "memmap", "memory", "zarr")
 BATCH = 128

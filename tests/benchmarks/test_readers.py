@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.in_process import Prepared, measured
 from bench.pytest_plugin import MakeBackend
+from bench.runs.in_process import Prepared, measured
 
 READERS = (("hdf5", "library"), ("hdf5", "mapped"), ("zarr", "library"), ("zarr", "mapped"))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.advice import advise, choose_work
-from bench.record import CampaignInfo, RunRecord, read_record
+from bench.comparisons.advice import advise, choose_work
+from bench.records.record import CampaignInfo, RunRecord, read_record
 
 TEMPLATE = read_record(Path(__file__).parent / "records" / "version-1.json")
 # Eight blocks, each slower than the one before: drift that pairs cancel.

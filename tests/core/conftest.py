@@ -13,8 +13,8 @@ import torch
 import toy_plugins
 from lessons_here import Told, small
 
-from bench.job import Job
-from bench.trial import run_trial
+from bench.training.job import Job
+from bench.training.trial import run_trial
 
 X, Y = toy_plugins.toy_arrays()
 

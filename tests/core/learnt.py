@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from tabled import run
 
-from bench.evaluation import evaluate
-from bench.learned import EvaluationInfo, FoldInfo, TrainingInfo
-from bench.record import RunRecord
+from bench.records.learned import EvaluationInfo, FoldInfo, TrainingInfo
+from bench.records.record import RunRecord
+from bench.training.evaluation import evaluate
 
 CLASSES = ("cat", "dog", "owl")
 TRUE = (0, 0, 0, 0, 1, 1, 1, 2, 2, 2)

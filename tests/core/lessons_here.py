@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from bench.contracts.source import SilentProgress
-from bench.findings import Findings
-from bench.job import EvaluatedStore, Job
-from bench.prepare import prepare
-from bench.spec import RunSpec, StoreSpec, make_spec
+from bench.runs.findings import Findings
+from bench.specs.spec import RunSpec, StoreSpec, make_spec
+from bench.stores.prepare import prepare
+from bench.training.job import EvaluatedStore, Job
 
 
 def job_of(folder: Path, **fields: Any) -> Job:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.facets import facets
-from bench.record import CampaignInfo, ErrorInfo, RunRecord, read_record
+from bench.records.facets import facets
+from bench.records.record import CampaignInfo, ErrorInfo, RunRecord, read_record
 from bench.report.pivot import Pivot, make_pivot
 
 TEMPLATE = read_record(Path(__file__).parent / "records" / "version-1.json")

@@ -5,13 +5,13 @@ import math
 import pytest
 from advising import BASE, QUIET, advice_of, backends, blocks, run
 
-from bench.advice import AIMS, NEGLIGIBLE_SHARE, AdviceError, choose_work
-from bench.criteria import order
-from bench.groups import Group, equal_runs, same_work
-from bench.record import RunRecord
+from bench.comparisons.advice import AIMS, NEGLIGIBLE_SHARE, AdviceError, choose_work
+from bench.comparisons.criteria import order
+from bench.comparisons.tradeoffs import break_evens, epoch_contrasts
+from bench.records.groups import Group, equal_runs, same_work
+from bench.records.record import RunRecord
 from bench.report import verdict
 from bench.report.advised import advised_table, labels, sentences, to_json
-from bench.tradeoffs import break_evens, epoch_contrasts
 
 
 def test_what_was_shown_to_be_fastest_is_recommended_and_the_rest_follows_by_value() -> None:

@@ -13,18 +13,20 @@ from advising import advice_of, blocks, run
 from running import leftovers
 from typer.testing import CliRunner
 
-from bench import isolated, results, runner
-from bench.attempt import Attempt
+from bench.campaigns.series import Series
+from bench.campaigns.survey import Survey, SurveyError
 from bench.cli import app
 from bench.console import QuietProgress
 from bench.contracts.errors import BenchError
-from bench.record import ErrorInfo, RunRecord
+from bench.records import results
+from bench.records.record import ErrorInfo, RunRecord
 from bench.report.reruns import compare_command
-from bench.runner import Places
-from bench.series import Series
-from bench.spec import RunSpec, content_hash, make_spec
-from bench.store import Store
-from bench.survey import Survey, SurveyError
+from bench.runs import runner
+from bench.runs.attempt import Attempt
+from bench.runs.runner import Places
+from bench.specs.spec import RunSpec, content_hash, make_spec
+from bench.stores import isolated
+from bench.stores.store import Store
 
 SECONDS = {"memory": 1.0, "memmap": 1.0, "hdf5": 1.5, "filesystem": 30.0, "zarr": 2.0}
 RECORDED = Path(__file__).parent.parent.parent / "results" / "reference" / "compare"

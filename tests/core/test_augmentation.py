@@ -15,21 +15,21 @@ from torchvision.transforms import functional as vision
 from typer.testing import CliRunner
 
 from bench import loading, registry
-from bench.augmentation import AUGMENTATIONS, AugmentationError, Augmenter
 from bench.cli import app
-from bench.comparability import differences
 from bench.contracts.errors import BenchError
 from bench.contracts.source import SilentProgress
-from bench.facets import FACETS
-from bench.flat import flatten
 from bench.measure import clock as clocks
 from bench.measure.clock import CudaClock, HostClock
-from bench.prepare import prepare
-from bench.record import RunRecord, read_record
+from bench.records.comparability import differences
+from bench.records.facets import FACETS
+from bench.records.flat import flatten
+from bench.records.record import RunRecord, read_record
 from bench.report.reruns import work_flags
 from bench.report.tables import work_text
-from bench.spec import RunSpec, StoreSpec, make_spec
-from bench.training import Trainer
+from bench.specs.augmentation import AUGMENTATIONS, AugmentationError, Augmenter
+from bench.specs.spec import RunSpec, StoreSpec, make_spec
+from bench.stores.prepare import prepare
+from bench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.campaign import CampaignError, Slot, plan
+from bench.comparisons.campaign import CampaignError, Slot, plan
 
 CELLS = st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=6, unique=True)
 

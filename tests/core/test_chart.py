@@ -9,10 +9,10 @@ import pytest
 from test_ranking import campaign, run
 from typer.testing import CliRunner
 
-from bench import results
 from bench.cli import app
-from bench.groups import equal_runs, same_work
-from bench.record import RunRecord
+from bench.records import results
+from bench.records.groups import equal_runs, same_work
+from bench.records.record import RunRecord
 from bench.report.chart import chart
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -15,13 +15,13 @@ import torch
 from lessons_here import Cut, batch_losses, job_of
 from running import RUN, start, wait_until
 
-from bench.checkpoint import Checkpoint, CheckpointError, NothingLeftError, finish
 from bench.console import make_progress
-from bench.findings import Findings
 from bench.measure.page_cache import Brought, PageCache
-from bench.observer import _Observer
-from bench.record import RunRecord
-from bench.spec import RunSpec, make_spec
+from bench.records.record import RunRecord
+from bench.runs.findings import Findings
+from bench.runs.observer import _Observer
+from bench.specs.spec import RunSpec, make_spec
+from bench.training.checkpoint import Checkpoint, CheckpointError, NothingLeftError, finish
 
 
 @pytest.mark.parametrize("after", [1, 2])

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bench import checks
-from bench.record import CacheInfo, GpuInfo, MemoryInfo, RunRecord, SamplerInfo, read_record
+from bench.records import checks
+from bench.records.record import CacheInfo, GpuInfo, MemoryInfo, RunRecord, SamplerInfo, read_record
 
 
 @pytest.fixture

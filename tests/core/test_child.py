@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import child, isolated
+from bench import child
 from bench.child import Child, ChildDiedError, sigint_held, start_held
 from bench.contracts.source import SilentProgress, SourceError
-from bench.spec import StoreSpec, make_spec
-from bench.store import StoreError
+from bench.specs.spec import StoreSpec, make_spec
+from bench.stores import isolated
+from bench.stores.store import StoreError
 
 
 def speak(link, *words) -> None:

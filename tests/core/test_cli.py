@@ -13,7 +13,7 @@ from running import OWN, RUN, leftovers, start
 from typer.testing import CliRunner
 
 from bench import cli
-from bench.record import RunRecord
+from bench.records.record import RunRecord
 
 
 def one_line_error(result: subprocess.CompletedProcess[str], *texts: str) -> None:

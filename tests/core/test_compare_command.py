@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import isolated, results, runner
 from bench.cli import app
-from bench.record import ErrorInfo, RunRecord, read_record
+from bench.records import results
+from bench.records.record import ErrorInfo, RunRecord, read_record
+from bench.runs import runner
+from bench.stores import isolated
 
 FIXTURE = Path(__file__).parent / "records" / "version-1.json"
 SECONDS = {"memmap": 1.0, "hdf5": 2.0}

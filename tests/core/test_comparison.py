@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.comparability import IncomparableError, differences
-from bench.comparison import ComparisonError, compare
-from bench.record import CampaignInfo, RunRecord, read_record
+from bench.comparisons.comparison import ComparisonError, compare
+from bench.records.comparability import IncomparableError, differences
+from bench.records.record import CampaignInfo, RunRecord, read_record
 from bench.report import render
 from bench.report.compared import compared_table, sentences
 

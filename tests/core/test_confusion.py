@@ -12,9 +12,9 @@ from learnt import CLASSES, evaluation, trained
 from tabled import run
 from typer.testing import CliRunner
 
-from bench import results
 from bench.cli import app
-from bench.record import RunRecord
+from bench.records import results
+from bench.records.record import RunRecord
 from bench.report.confusion import class_table, confusion_table
 from bench.report.confusion import tested as found_in
 from bench.report.heat_map import heat_map

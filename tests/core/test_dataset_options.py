@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from running import start, wait_until
 
-from bench import contact_sheet, runner
-from bench.attempt import Attempt
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Schema, SilentProgress
-from bench.prepare import prepare
-from bench.record import RunRecord
-from bench.spec import DataSpec, RunSpec, make_spec
+from bench.records.record import RunRecord
+from bench.runs import runner
+from bench.runs.attempt import Attempt
+from bench.specs.spec import DataSpec, RunSpec, make_spec
+from bench.stores import contact_sheet
+from bench.stores.prepare import prepare
 
 
 @pytest.fixture

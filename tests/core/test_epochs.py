@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.in_process import Prepared, spec_of
+from bench.runs.in_process import Prepared, spec_of
 
 SAMPLES, SAMPLE_BYTES = 1200, 48 * 48
 """More than what HDF5 keeps by itself, less than what our readers keep within an epoch."""

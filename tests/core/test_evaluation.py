@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from bench.evaluation import evaluate
-from bench.learned import EvaluationInfo
+from bench.records.learned import EvaluationInfo
+from bench.training.evaluation import evaluate
 
 CLASSES = ("cat", "dog", "owl", "eel", "yak")
 
@@ -79,5 +79,5 @@ def test_one_class_alone_is_no_special_case() -> None:
 
 
 def test_scikit_learn_is_loaded_only_when_something_is_evaluated() -> None:
-    check = "import sys, bench.evaluation\nassert 'sklearn' not in sys.modules\n"
+    check = "import sys, bench.training.evaluation\nassert 'sklearn' not in sys.modules\n"
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)

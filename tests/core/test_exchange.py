@@ -11,12 +11,12 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from bench import results
 from bench.cli import app
-from bench.exchange import ExchangeError, export, merge
 from bench.files import OutputError
-from bench.flat import flatten
-from bench.record import RunRecord, read_record
+from bench.records import results
+from bench.records.exchange import ExchangeError, export, merge
+from bench.records.flat import flatten
+from bench.records.record import RunRecord, read_record
 
 RECORDS = Path(__file__).parent / "records"
 FIRST, COMPLETE = RECORDS / "version-1.json", RECORDS / "complete-2.json"
@@ -144,7 +144,7 @@ def test_a_file_is_replaced_only_by_a_complete_one(tmp_path: Path, runs, monkeyp
     def fail(*arguments) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bench.exchange._write_csv", fail)
+    monkeypatch.setattr("bench.records.exchange._write_csv", fail)
     with pytest.raises(OutputError, match="No space left on device"):
         export(runs, target)
     assert target.read_text() == "before"
@@ -212,7 +212,7 @@ def test_import_leaves_nothing_half_copied(tmp_path: Path, monkeypatch) -> None:
     def fail(number: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bench.results.os.fsync", fail)
+    monkeypatch.setattr("bench.records.results.os.fsync", fail)
     with pytest.raises(results.ResultsError, match="No space left on device"):
         merge([laptop], into)
     assert list(into.iterdir()) == []

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.facets import FACETS, FacetError, choose, conditions, facet, facets
-from bench.record import CacheInfo, RunRecord, read_record
+from bench.records.facets import FACETS, FacetError, choose, conditions, facet, facets
+from bench.records.record import CacheInfo, RunRecord, read_record
 
 TEMPLATE = read_record(Path(__file__).parent / "records" / "version-1.json")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bench.campaigns.folds import chosen_folds, fold_count
 from bench.cli import app
-from bench.folds import chosen_folds, fold_count
-from bench.record import RunRecord
+from bench.records.record import RunRecord
 from bench.stats import deviation
 
 

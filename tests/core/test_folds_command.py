@@ -13,10 +13,10 @@ from learnt import fold
 from tabled import run
 from typer.testing import CliRunner
 
-from bench import results
 from bench.cli import app
-from bench.cross_validation import cross_validations
-from bench.record import ErrorInfo, RunRecord
+from bench.records import results
+from bench.records.cross_validation import cross_validations
+from bench.records.record import ErrorInfo, RunRecord
 from bench.report.cross_validated import folds_table
 from bench.stats import moments
 

@@ -12,7 +12,7 @@ import pytest
 from lessons_here import job_of
 
 from bench.measure import heap
-from bench.observer import _trial
+from bench.runs.observer import _trial
 
 BLOCK_BYTES = 16 * 2**20
 
@@ -70,7 +70,7 @@ def test_garbage_is_collected_from_the_first_measurement_on(
         collecting["begin"] = gc.isenabled()
         trial(job, measured)
 
-    monkeypatch.setattr("bench.trial.run_trial", instead)
+    monkeypatch.setattr("bench.training.trial.run_trial", instead)
     _trial(None, job, None)
     assert not collecting.pop("begin"), "while torch is imported"
     assert [collecting[topic] for topic in ("memory", "cache", "epoch-end")] == [True] * 3

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bench import results
 from bench.cli import app
-from bench.history import HistoryError, series
-from bench.record import CampaignInfo, RunRecord, read_record
+from bench.records import results
+from bench.records.record import CampaignInfo, RunRecord, read_record
+from bench.regressions.history import HistoryError, series
 from bench.report.historic import history_table, step_sentences
 
 TEMPLATE = read_record(Path(__file__).parent / "records" / "version-2.json")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from running import OWN, RUN, assert_ended, leftovers, start, wait_until
 
-from bench.record import RunRecord
+from bench.records.record import RunRecord
 
 
 @pytest.mark.parametrize(

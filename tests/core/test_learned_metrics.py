@@ -5,13 +5,13 @@ from learnt import fold, trained
 from tabled import run
 from typer.testing import CliRunner
 
-from bench import results
 from bench.cli import app
-from bench.flat import epoch_columns, flatten
-from bench.metrics import METRICS
-from bench.record import RunRecord
+from bench.records import results
+from bench.records.flat import epoch_columns, flatten
+from bench.records.metrics import METRICS
+from bench.records.record import RunRecord
+from bench.records.tracking import tracked
 from bench.report.tables import comparison_table, run_table
-from bench.tracking import tracked
 
 
 def values(record: RunRecord) -> dict[str, float | None]:

@@ -16,14 +16,14 @@ from sklearn.metrics import accuracy_score, f1_score
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.job import Job
-from bench.lessons import BatchError, lessons_of
 from bench.measure.clock import HostClock
-from bench.record import RunRecord, read_record
-from bench.sampling import ClassError
-from bench.spec import RunSpec
-from bench.training import Recipe, Trainer
-from bench.validation import Best
+from bench.records.record import RunRecord, read_record
+from bench.specs.sampling import ClassError
+from bench.specs.spec import RunSpec
+from bench.training.job import Job
+from bench.training.lessons import BatchError, lessons_of
+from bench.training.trainer import Recipe, Trainer
+from bench.training.validation import Best
 
 CPU = torch.device("cpu")
 X, Y = toy_plugins.toy_arrays()

@@ -12,12 +12,13 @@ import torch
 import toy_plugins
 from torch.utils.data import DataLoader
 
-from bench import loading, order
+from bench import loading
 from bench.contracts.backend import BackendError
 from bench.contracts.reader import Reader
+from bench.loading import order
 from bench.loading.processes import WorkerDiedError
 from bench.loading.sampler import IndexBatches
-from bench.spec import RunSpec
+from bench.specs.spec import RunSpec
 
 X, Y = toy_plugins.toy_arrays()
 

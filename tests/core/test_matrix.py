@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.campaign import Slot, plan
+from bench.campaigns.matrix import Matrix, MatrixError, Progressed, cells_of
+from bench.campaigns.suite import EXAMPLE, Axes, SuiteError, read_suite
+from bench.comparisons.campaign import Slot, plan
 from bench.contracts.errors import BenchError
-from bench.matrix import Matrix, MatrixError, Progressed, cells_of
-from bench.record import CampaignInfo, ErrorInfo, RunRecord, read_record
-from bench.spec import RunSpec, make_spec
-from bench.suite import EXAMPLE, Axes, SuiteError, read_suite
+from bench.records.record import CampaignInfo, ErrorInfo, RunRecord, read_record
+from bench.specs.spec import RunSpec, make_spec
 
 FIXTURE = Path(__file__).parent / "records" / "version-1.json"
 

@@ -16,11 +16,13 @@ from filelock import FileLock
 from running import assert_ended, leftovers, start, wait_until
 from typer.testing import CliRunner
 
-from bench import isolated, results, runner
 from bench.cli import app
 from bench.contracts.errors import BenchError
-from bench.record import ErrorInfo, RunRecord, read_record
-from bench.time_limit import Limited, TimeLimitError, over_time_limit
+from bench.records import results
+from bench.records.record import ErrorInfo, RunRecord, read_record
+from bench.runs import runner
+from bench.runs.time_limit import Limited, TimeLimitError, over_time_limit
+from bench.stores import isolated
 
 FIXTURE = Path(__file__).parent / "records" / "version-1.json"
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from running import RUN
 from scipy.stats import chi2_contingency
 
-from bench import digest, order
 from bench.contracts.backend import BackendError
 from bench.contracts.reader import Reader
-from bench.record import RunRecord
-from bench.spec import RunSpec
+from bench.loading import order
+from bench.records.record import RunRecord
+from bench.specs.spec import RunSpec
+from bench.stores import digest
 
 X, Y = toy_plugins.toy_arrays()
 SIZES = st.integers(1, 40)

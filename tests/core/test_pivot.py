@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tabled import BASE, campaign, failed, pivot, run
 
-from bench.facets import FacetError
-from bench.record import CacheInfo, RunRecord
+from bench.records.facets import FacetError
+from bench.records.record import CacheInfo, RunRecord
 from bench.report.marked import HEADING, MarkedTable
 from bench.report.pivot import Pivot
 from bench.report.pivot_notes import pivot_notes

@@ -5,7 +5,7 @@ import math
 import pytest
 from tabled import BASE, QUIET, TEMPLATE, campaign, failed, pivot, run
 
-from bench.record import GpuInfo, RunRecord, WarningInfo
+from bench.records.record import GpuInfo, RunRecord, WarningInfo
 from bench.report.cells import NEVER
 from bench.report.marked import MarkedTable
 from bench.report.pivot import Pivot

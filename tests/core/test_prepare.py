@@ -12,11 +12,11 @@ import pytest
 import toy_plugins
 import xxhash
 
-from bench import digest, store
 from bench.contracts.source import SampleBlock, SilentProgress, SourceError
-from bench.prepare import prepare, verify
-from bench.spec import StoreSpec, make_spec
-from bench.store import StoreError
+from bench.specs.spec import StoreSpec, make_spec
+from bench.stores import digest, store
+from bench.stores.prepare import prepare, verify
+from bench.stores.store import StoreError
 
 
 def spec(backend: str = "toy", *options: str, **fields) -> StoreSpec:

@@ -117,7 +117,7 @@ def test_a_pytest_that_uses_none_of_it_imports_nothing_heavy(tmp_path: Path) -> 
         "import sys, pytest\n"
         "class Look:\n"
         "    def pytest_sessionfinish(self):\n"
-        "        heavy = {'torch', 'numpy', 'pydantic', 'bench.in_process', 'bench.spec'} & set(sys.modules)\n"
+        "        heavy = {'torch', 'numpy', 'pydantic', 'bench.runs', 'bench.specs'} & set(sys.modules)\n"
         "        assert 'bench.pytest_plugin' in sys.modules and not heavy, heavy\n"
         "sys.exit(pytest.main(['-p', 'bench.pytest_plugin', '-W', 'error', '-q'], plugins=[Look()]))\n"
     )

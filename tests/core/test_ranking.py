@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.groups import equal_runs, finished, same_work
-from bench.ranking import rank
-from bench.record import CampaignInfo, RunRecord, read_record
+from bench.comparisons.ranking import rank
+from bench.records.groups import equal_runs, finished, same_work
+from bench.records.record import CampaignInfo, RunRecord, read_record
 
 FIXTURE = Path(__file__).parent / "records" / "version-1.json"
 

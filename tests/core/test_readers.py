@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import RunRecord, read_record
+from bench.records.record import RunRecord, read_record
 from bench.report.readers import faster_reader
 
 BASE = read_record(Path(__file__).parent / "records" / "version-2.json")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import results
-from bench.record import SCHEMA_VERSION, RecordError, RunRecord, read_record
+from bench.records import results
+from bench.records.record import SCHEMA_VERSION, RecordError, RunRecord, read_record
 
 FIXTURES = Path(__file__).parent / "records"
 

@@ -10,11 +10,13 @@ from pytest_benchmark.stats import Stats
 from trials import TEMPLATE
 from typer.testing import CliRunner
 
-from bench import calibration, isolated, runner
-from bench.baseline import BaselineError, read, statistics_of
-from bench.calibration import Calibration
 from bench.cli import app
-from bench.record import ErrorInfo, RunRecord
+from bench.measure import calibration
+from bench.measure.calibration import Calibration
+from bench.records.record import ErrorInfo, RunRecord
+from bench.regressions.baseline import BaselineError, read, statistics_of
+from bench.runs import runner
+from bench.stores import isolated
 
 
 class Laboratory:
@@ -55,7 +57,7 @@ def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Laboratory:
     monkeypatch.setattr(runner, "run", made.run)
     monkeypatch.setattr(isolated, "prepare", lambda *args, **options: None)
     monkeypatch.setattr(calibration, "measure", lambda: Calibration(0.005, 0.008, 0.006, 0.005, 0.008, 0.006))
-    monkeypatch.setattr("bench.calibrated.run.__defaults__", (lambda: calibration.measure(),))
+    monkeypatch.setattr("bench.campaigns.calibrated.run.__defaults__", (lambda: calibration.measure(),))
     return made
 
 

@@ -8,12 +8,13 @@ import pytest
 from scipy.stats import mannwhitneyu
 from trials import TEMPLATE, run, series, simulated
 
-from bench import regression, unpaired, yardsticks
-from bench.baseline import Measured
-from bench.campaign import plan
-from bench.held import HELD
-from bench.regression import Finding, judge
-from bench.yardsticks import AS_MEASURED, OTHERS
+from bench.comparisons import unpaired
+from bench.comparisons.campaign import plan
+from bench.regressions import regression, yardsticks
+from bench.regressions.baseline import Measured
+from bench.regressions.held import HELD
+from bench.regressions.regression import Finding, judge
+from bench.regressions.yardsticks import AS_MEASURED, OTHERS
 
 BLOCKS = 8
 RUNS = 3 * BLOCKS

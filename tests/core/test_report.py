@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import checks
-from bench.groups import equal_runs
-from bench.metrics import METRICS, significant
-from bench.record import CacheInfo, OrderInfo, RunRecord, read_record
+from bench.records import checks
+from bench.records.groups import equal_runs
+from bench.records.metrics import METRICS, significant
+from bench.records.record import CacheInfo, OrderInfo, RunRecord, read_record
 from bench.report import document, render
 from bench.report.tables import Table, comparison_table, run_table, runs_table
 from bench.report.verdict import meaning, verdict
@@ -276,7 +276,7 @@ def test_the_verdict_owns_up_to_workers_on_the_same_cpu(record: RunRecord) -> No
 
 
 def test_the_verdict_on_a_failure_is_its_reason(record: RunRecord) -> None:
-    from bench.record import ErrorInfo
+    from bench.records.record import ErrorInfo
 
     failed = record.model_copy(
         update={"status": "failed", "error": ErrorInfo(phase="open", type="X", message="It broke.")}

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.commands.work import SizeError, size_bytes
-from bench.record import RunRecord
+from bench.records.record import RunRecord
 
 
 def test_repeats_are_runs_of_their_own(bench, tmp_path: Path) -> None:

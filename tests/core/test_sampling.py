@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from bench import sampling, suitability
-from bench.order import Order
-from bench.spec import RunSpec, make_spec
+from bench.loading.order import Order
+from bench.runs import suitability
+from bench.specs import sampling
+from bench.specs.spec import RunSpec, make_spec
 
 CLASSES = tuple("abcdefgh")
 

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.record import SCHEMA_VERSION, RunRecord, read_record
-from bench.schema import NOT_NUMBERS, record_schema
+from bench.records.record import SCHEMA_VERSION, RunRecord, read_record
+from bench.records.schema import NOT_NUMBERS, record_schema
 
 ROOT = Path(__file__).parent.parent.parent
 FIXTURES = sorted((Path(__file__).parent / "records").glob("*.json"))

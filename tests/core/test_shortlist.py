@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.shortlist import Pilot, plan
+from bench.campaigns.shortlist import Pilot, plan
 
 
 def pilot(name: str, epoch_s: float = 1.0, value: float | None = None, *, run_work_s: float = 1.0) -> Pilot:

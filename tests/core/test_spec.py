@@ -2,7 +2,7 @@ import pytest
 
 from bench import registry
 from bench.contracts.errors import BenchError
-from bench.spec import RunSpec, SpecError, StoreSpec, make_spec
+from bench.specs.spec import RunSpec, SpecError, StoreSpec, make_spec
 
 
 def spec(**fields) -> RunSpec:

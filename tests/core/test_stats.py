@@ -171,5 +171,5 @@ def test_a_percentile_is_worth_printing_with_ten_values_beyond_it() -> None:
 
 
 def test_importing_statistics_and_plans_loads_no_numpy() -> None:
-    check = "import sys, bench.stats, bench.campaign; assert 'numpy' not in sys.modules"
+    check = "import sys, bench.stats, bench.comparisons.campaign; assert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import registry, runner, studies
+from bench import registry
+from bench.campaigns import studies
+from bench.campaigns.studies import STUDIES, Part, Study
 from bench.cli import app
 from bench.contracts.errors import BenchError
-from bench.record import ErrorInfo, read_record
-from bench.runner import Outcome
-from bench.spec import RunSpec
-from bench.studies import STUDIES, Part, Study
+from bench.records.record import ErrorInfo, read_record
+from bench.runs import runner
+from bench.runs.runner import Outcome
+from bench.specs.spec import RunSpec
 
 SB_CNN = "--optimizer sgd --lr 0.01 --momentum 0 --epochs 50"
 TEMPLATE = read_record(Path(__file__).parent / "records" / "version-2.json")

@@ -12,9 +12,9 @@ from click.testing import Result
 from tabled import BASE, campaign, failed, run
 from typer.testing import CliRunner
 
-from bench import results
 from bench.cli import app
-from bench.record import RunRecord
+from bench.records import results
+from bench.records.record import RunRecord
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "matrix"
 

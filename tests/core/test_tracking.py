@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import runner, tracking
 from bench.cli import app
 from bench.commands import tracked as command
-from bench.record import ErrorInfo, RunRecord, read_record
-from bench.tracking import EXPERIMENT, Tracker, TrackingError, parse, require_usable
+from bench.records import tracking
+from bench.records.record import ErrorInfo, RunRecord, read_record
+from bench.records.tracking import EXPERIMENT, Tracker, TrackingError, parse, require_usable
+from bench.runs import runner
 
 RECORDS = Path(__file__).parent / "records"
 

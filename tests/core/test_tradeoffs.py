@@ -5,8 +5,8 @@ import itertools
 import pytest
 from advising import backends, blocks, run
 
-from bench.groups import Group, equal_runs, same_work
-from bench.tradeoffs import PARETO_METRICS, Noise, balance, noise, pareto
+from bench.comparisons.tradeoffs import PARETO_METRICS, Noise, balance, noise, pareto
+from bench.records.groups import Group, equal_runs, same_work
 
 
 def groups_of(*values: tuple[float, float, float, float]) -> list[Group]:

@@ -12,9 +12,9 @@ from bench import loading, registry
 from bench.contracts.source import SilentProgress
 from bench.measure import clock as clocks
 from bench.measure.clock import HostClock
-from bench.prepare import prepare
-from bench.spec import RunSpec, StoreSpec, make_spec
-from bench.training import DeviceError, Recipe, Trainer, normalised, resolve_device
+from bench.specs.spec import RunSpec, StoreSpec, make_spec
+from bench.stores.prepare import prepare
+from bench.training.trainer import DeviceError, Recipe, Trainer, normalised, resolve_device
 
 CPU = torch.device("cpu")
 

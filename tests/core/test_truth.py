@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import store
-from bench.content import ContentTally
 from bench.contracts.source import SampleBlock, SilentProgress, SourceError
-from bench.prepare import prepare, verify
-from bench.spec import StoreSpec, make_spec
-from bench.store import StoreError
+from bench.specs.spec import StoreSpec, make_spec
+from bench.stores import store
+from bench.stores.content import ContentTally
+from bench.stores.prepare import prepare, verify
+from bench.stores.store import StoreError
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ import pytest
 from running import assert_ended, leftovers, start
 from typer.testing import CliRunner
 
-from bench import isolated, runner
 from bench.cli import app
 from bench.commands.durations import DurationError, duration_s
 from bench.contracts.errors import BenchError
-from bench.record import ErrorInfo, read_record
-from bench.spec import RunSpec, content_hash
-from bench.store import Store
+from bench.records.record import ErrorInfo, read_record
+from bench.runs import runner
+from bench.specs.spec import RunSpec, content_hash
+from bench.stores import isolated
+from bench.stores.store import Store
 
 FIXTURE = Path(__file__).parent / "records" / "version-1.json"
 

@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.contracts.errors import BenchError
-from bench.laboratory import BuiltStores
-from bench.report import tuned
-from bench.search_space import Space, choices
-from bench.spec import RunSpec, make_spec, validated_options
-from bench.tuning import (
+from bench.campaigns.laboratory import BuiltStores
+from bench.campaigns.search_space import Space, choices
+from bench.campaigns.tuning import (
     Candidate,
     Configuration,
     Found,
@@ -24,6 +21,9 @@ from bench.tuning import (
     ladder,
     pareto,
 )
+from bench.contracts.errors import BenchError
+from bench.report import tuned
+from bench.specs.spec import RunSpec, make_spec, validated_options
 
 BASELINE = Configuration()
 TOTAL = 90_000

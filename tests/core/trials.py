@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.baseline import Measured
-from bench.calibration import Calibration
-from bench.campaign import plan
-from bench.record import CampaignInfo, MemoryInfo, RunRecord, read_record
+from bench.comparisons.campaign import plan
+from bench.measure.calibration import Calibration
+from bench.records.record import CampaignInfo, MemoryInfo, RunRecord, read_record
+from bench.regressions.baseline import Measured
 
 TEMPLATE: RunRecord = read_record(Path(__file__).parent / "records" / "version-2.json")
 SECONDS = (0.005, 0.008, 0.006)

@@ -26,7 +26,7 @@ from bench.datasets.esc50 import Esc50
 from bench.datasets.fsdkaggle2018 import FsdKaggle2018
 from bench.datasets.gtzan import Gtzan
 from bench.datasets.urbansound8k import UrbanSound8k
-from bench.spec import StoreSpec, make_spec
+from bench.specs.spec import StoreSpec, make_spec
 
 RATE = 8_000
 ROOT = Path(__file__).parent.parent.parent

@@ -11,9 +11,9 @@ from test_sources import CASES
 from bench import loading, registry
 from bench.contracts.source import SilentProgress
 from bench.measure.clock import HostClock
-from bench.prepare import prepare, verify
-from bench.spec import RunSpec, StoreSpec, make_spec
-from bench.training import Trainer
+from bench.specs.spec import RunSpec, StoreSpec, make_spec
+from bench.stores.prepare import prepare, verify
+from bench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from bench import listing
 from bench.cli import app
 from bench.contracts.errors import BenchError
 from bench.models.cost import cost_of
-from bench.spec import DataSpec, make_spec
+from bench.specs.spec import DataSpec, make_spec
 
 
 def rows(spec: DataSpec | None, folder: Path) -> dict[str, dict[str, str]]:

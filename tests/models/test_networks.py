@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.models.regularised import parameter_groups
-from bench.protocol import DEFAULTS, Optimizer
-from bench.training import Recipe, Trainer
+from bench.specs.protocol import DEFAULTS, Optimizer
+from bench.training.trainer import Recipe, Trainer
 
 CPU = torch.device("cpu")
 CIFAR, MASKS = ((3, 32, 32), 10), ((3, 512, 512), 2)

@@ -13,11 +13,11 @@ import torchvision
 from torch import nn
 
 from bench import registry
-from bench.checks import warnings_for
 from bench.models.weights import WeightsError, load_weights
-from bench.network import make_network
-from bench.record import RunRecord, read_record
-from bench.spec import RunSpec
+from bench.records.checks import warnings_for
+from bench.records.record import RunRecord, read_record
+from bench.specs.spec import RunSpec
+from bench.training.network import make_network
 
 RECORD = Path(__file__).parent.parent / "core" / "records" / "version-2.json"
 FITTED = ("conv1", "fc")

@@ -11,7 +11,7 @@ from page_records import DESKTOP
 
 from bench.page import document
 from bench.page.content import page_content
-from bench.record import RunRecord
+from bench.records.record import RunRecord
 
 CHROMIUM = Path("/usr/bin/chromium")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.evaluation import evaluate
-from bench.learned import FoldInfo
-from bench.record import CampaignInfo, RunRecord, read_record
+from bench.records.learned import FoldInfo
+from bench.records.record import CampaignInfo, RunRecord, read_record
+from bench.training.evaluation import evaluate
 
 TEMPLATE = read_record(Path(__file__).parent.parent / "core" / "records" / "version-2.json")
 BLOCKS = 8

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from page_records import BLOCKS, HOSTILE, NOISE, PHONE, TEMPLATE, campaign, draw_all, run, with_losses
 
-from bench.evaluation import evaluate
-from bench.record import ErrorInfo, WarningInfo
+from bench.records.record import ErrorInfo, WarningInfo
+from bench.training.evaluation import evaluate
 
 
 def labels(page) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from page_records import HOSTILE, PHONE, draw_all, fold, run, with_tests
 
-from bench.groups import equal_runs, same_work
 from bench.page import learned
 from bench.page.content import page_content
 from bench.page.equality import equality
-from bench.record import Lossy, RunRecord
+from bench.records.groups import equal_runs, same_work
+from bench.records.record import Lossy, RunRecord
 from bench.report.labels import Methods
 
 TRUE = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]

@@ -6,12 +6,12 @@ import math
 import pytest
 from page_records import BLOCKS, NOISE, TEMPLATE, campaign, run, with_losses
 
-from bench.groups import equal_runs, same_work
 from bench.page.content import page_content
 from bench.page.equality import equality
 from bench.page.methods import metric_values, parts, time_line, waits
 from bench.page.payback import Cost, least_in_total
-from bench.record import ErrorInfo, Lossy, RunRecord, WarningInfo
+from bench.records.groups import equal_runs, same_work
+from bench.records.record import ErrorInfo, Lossy, RunRecord, WarningInfo
 from bench.report.labels import Methods
 
 

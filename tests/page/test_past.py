@@ -6,7 +6,7 @@ import pytest
 from page_records import HOSTILE, NOISE, PHONE, TEMPLATE, draw_all, run
 
 from bench.page.content import page_content
-from bench.record import RunRecord
+from bench.records.record import RunRecord
 
 
 def on_day(day: int, epoch_s: float, *, zarr: str = "3.1.6", revision: str = "a" * 40, **more) -> RunRecord:

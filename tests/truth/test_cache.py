@@ -11,7 +11,7 @@ import pytest
 from told import COUNT, RUN, bench, flags, measured, require_disk, run
 from truth_plugins import SIDE
 
-from bench.record import read_record
+from bench.records.record import read_record
 
 DATA_BYTES = COUNT * SIDE**2
 

@@ -10,9 +10,9 @@ from told import run
 from truth_plugins import BAD, SIDE, damage
 
 from bench.contracts.source import SilentProgress
-from bench.prepare import prepare, verify
-from bench.spec import StoreSpec, make_spec
-from bench.store import StoreError
+from bench.specs.spec import StoreSpec, make_spec
+from bench.stores.prepare import prepare, verify
+from bench.stores.store import StoreError
 
 COUNT = 160
 """Ten batches, so that the check of delivered batches sees all samples."""

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from truth_plugins import SIDE
 
-from bench.record import EpochInfo, RunRecord
+from bench.records.record import EpochInfo, RunRecord
 
 BATCH = 16
 COUNT = 3200

@@ -1,0 +1,122 @@
+"""What makes runs incomparable: anything that differs and is not what is being compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.contracts.errors import BenchError
+from bench.records.record import RunRecord
+from bench.specs import augmentation
+from bench.specs.spec import RunSpec
+
+OWN_FIELDS = ("backend", "options", "workers")
+"""The fields of a spec in which cells usually differ, because they are what is compared."""
+
+LOADING_FIELDS = (*OWN_FIELDS, "worker_kind", "start_method", "prefetch")
+"""The fields of a spec that say how samples are stored and loaded, and nothing of what is done with them."""
+
+_MACHINE = ("cpu", "cpu_count", "memory_bytes", "gpu", "system", "kernel", "store_file_system", "torch_threads")
+_HARNESS = ("bench", "freed_memory_kept", "weights")
+_KNOWN_BETTER = ("dataset", "source", "split", "device", "cache")
+"""Fields of a spec that say what was asked for, where the record has what it was."""
+
+_LIBRARY = "version of "
+_UNKNOWN = "unknown"
+
+
+class IncomparableError(BenchError):
+    """Runs that differ in more than what is compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something in which runs differ, and the values found, in the order of the runs."""
+
+    name: str
+    values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({' or '.join(self.values)})"
+
+
+def differences(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS) -> list[Difference]:
+    """Return in what runs differ in machine, versions, data, cache state and work, apart from fields of their ``own``.
+
+    What one run recorded and another did not, because an older version wrote it, is a difference whose value there
+    is ``unknown``: it cannot be shown to be equal. What none recorded is none. Libraries are the exception: a run
+    lists those that were there, and one that is not listed was not needed, so only two versions make a difference.
+    """
+    found = [_facts(record, own) for record in records]
+    names = dict.fromkeys(name for facts in found for name in facts)
+    listed = [Difference(name, _values(name, found)) for name in names]
+    return [difference for difference in listed if len(difference.values) > 1]
+
+
+def alike(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS) -> list[list[int]]:
+    """Divide runs into sets without :func:`differences`, and return their numbers, both in the order of the runs.
+
+    Two versions of a library keep runs apart; a run that did not need the library goes with either, and is put into
+    the set that came first.
+    """
+    sets: dict[tuple[tuple[str, str], ...], list[tuple[dict[str, str], list[int]]]] = {}
+    for number, record in enumerate(records):
+        facts = _facts(record, own)
+        versions = {name: value for name, value in facts.items() if name.startswith(_LIBRARY)}
+        same_but_versions = sets.setdefault(tuple(sorted(facts.items() - versions.items())), [])
+        for known, numbers in same_but_versions:
+            if all(known.get(name, value) == value for name, value in versions.items()):
+                known.update(versions)
+                numbers.append(number)
+                break
+        else:
+            same_but_versions.append((versions, [number]))
+    found = [numbers for entries in sets.values() for _, numbers in entries]
+    return sorted(found, key=lambda numbers: numbers[0])
+
+
+def require_comparable(found: Sequence[Difference]) -> None:
+    """Raise IncomparableError where there are differences."""
+    if found:
+        raise IncomparableError(
+            f"These runs cannot be compared, they differ in: {', '.join(map(str, found))}. "
+            "Nothing is lost: `bench compare --recorded last --anyway` compares them in spite of that, and says so."
+        )
+
+
+def _values(name: str, found: Sequence[dict[str, str]]) -> tuple[str, ...]:
+    if name.startswith(_LIBRARY):
+        found = [facts for facts in found if name in facts]
+    return tuple(dict.fromkeys(facts.get(name, _UNKNOWN) for facts in found))
+
+
+def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
+    known = record.environment
+    facts: dict[str, Any] = {name: known[name] for name in (*_MACHINE, *_HARNESS) if name in known}
+    facts |= _versions(record.environment)
+    if record.data is not None:
+        data = record.data
+        facts |= {"data": data.digest[:16], "samples": data.count, "split": data.split}
+        facts |= {"dtype": data.dtype, "shape": "x".join(map(str, data.shape)) or "single values"}
+    if "cache" not in own:
+        facts |= {"cache asked": record.cache.asked, "cache achieved": record.cache.achieved}
+    if "device" not in own:
+        facts["device"] = record.device or record.spec.device
+    work = (name for name in RunSpec.model_fields if name not in own and name not in _KNOWN_BETTER)
+    facts |= {name: getattr(record.spec, name) for name in work}
+    return {name.replace("_", " "): _text(value) for name, value in facts.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return augmentation.text(value) or "none"
+    return "none" if value is None else str(value)
+
+
+def _versions(environment: dict[str, Any]) -> dict[str, Any]:
+    versions = {"python": environment["python"]} if "python" in environment else {}
+    libraries = environment.get("libraries")
+    if libraries is None:
+        return versions
+    return versions | {"libraries": "known"} | {f"{_LIBRARY}{name}": value for name, value in libraries.items()}

@@ -1,0 +1,77 @@
+"""Records as groups of equal runs, and as work: what several groups did, each in its own way of storing and loading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.records.comparability import LOADING_FIELDS, alike
+from bench.records.metrics import METRICS
+from bench.records.record import RunRecord
+from bench.stats import Interval, Summary, median_interval
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Runs of one spec that do not differ in machine, versions, data or cache state either; at least one.
+
+    Compared by identity, so that it can be a key.
+    """
+
+    records: tuple[RunRecord, ...]
+
+    @property
+    def first(self) -> RunRecord:
+        """Any one of them, for what they have in common."""
+        return self.records[0]
+
+    def summary(self, metric: str) -> Summary | None:
+        """Return the summary of a metric, see :meth:`bench.records.metrics.Metric.over`."""
+        return METRICS[metric].over(self.records)
+
+    def values(self, metric: str) -> list[float]:
+        """Return one value of a metric for each run that has it: the median of its epochs, where it has several."""
+        found = [METRICS[metric].of(record) for record in self.records]
+        return [summary.median for summary in found if summary is not None]
+
+    def interval(self, metric: str) -> Interval | None:
+        """Return the 95 % interval of the median over runs; None for fewer than six, whose spread is all there is."""
+        return median_interval(self.values(metric))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """Groups that did the same work under the same circumstances, and differ in how they stored and loaded samples."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """All runs of all groups."""
+        return [record for group in self.groups for record in group.records]
+
+    @property
+    def first(self) -> RunRecord:
+        """Any one of its runs, for what they have in common."""
+        return self.groups[0].first
+
+
+def equal_runs(records: Sequence[RunRecord]) -> list[Group]:
+    """Group equal runs, controls of a comparison among those that they repeat, in the order of their first runs."""
+    by_spec: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_spec.setdefault(record.spec_id, []).append(record)
+    places = {id(record): number for number, record in enumerate(records)}
+    groups = [Group(tuple(runs[number] for number in numbers)) for runs in by_spec.values() for numbers in alike(runs)]
+    return sorted(groups, key=lambda group: places[id(group.first)])
+
+
+def same_work(groups: Sequence[Group]) -> list[Work]:
+    """Divide groups by what they did and under which circumstances, apart from how they stored and loaded samples."""
+    sets = alike([group.first for group in groups], own=LOADING_FIELDS)
+    return [Work(tuple(groups[number] for number in numbers)) for numbers in sets]
+
+
+def finished(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the runs that gave a result."""
+    return [record for record in records if record.status == "ok"]

@@ -1,0 +1,1 @@
+"""One run, from the outside: prepare what it needs, start the measured process, watch it, and keep what it says."""

@@ -1,0 +1,234 @@
+"""A store that is read in the process that asks, for benchmarks within somebody's test suite.
+
+Quicker than a run of its own process, and with less to say: other things that the process did count towards its
+memory and its caches. What is delivered is proved all the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import PrivateAttr
+
+from bench import loading
+from bench.contracts.backend import Backend
+from bench.contracts.errors import BenchError
+from bench.contracts.reader import BatchReader
+from bench.loading import order
+from bench.measure import calibration, environment, memory, probes
+from bench.measure.calibration import Calibration
+from bench.specs.spec import NO_MODEL, RunSpec, SpecError, make_spec, validated_options
+from bench.stores import digest, prepare
+from bench.stores.store import Store
+
+CHECKED_BATCHES = 20
+SYNTHETIC = "synthetic"
+"""Stands for the smallest photos, imitated: nothing is looked for or downloaded."""
+
+_IMITATED = "cifar10"
+
+
+class DeliveredWrongError(BenchError):
+    """Samples that are not what the store holds."""
+
+
+class _Quiet:
+    """Progress that nobody watches."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        pass
+
+    def advance(self, count: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+class _OwnClassSpec(RunSpec):
+    """A spec whose backend is a class at hand, not one that is registered."""
+
+    _cls: type[Backend[Any]] = PrivateAttr()
+
+    def open_backend(self) -> Backend[Any]:
+        return self._cls(self._cls.options_type.model_validate(self.options))
+
+
+def spec_of(
+    backend: str | type[Backend[Any]],
+    options: Mapping[str, Any],
+    dataset: str,
+    *,
+    dataset_options: Mapping[str, Any] | None = None,
+    **work: Any,
+) -> RunSpec:
+    """Return what is to be measured: loading alone, of a registered backend or of a class.
+
+    ``dataset`` is ``synthetic``, ``NAME`` or ``NAME:PATH``; ``work`` are fields of a RunSpec. Raises SpecError.
+    """
+    if work.get("balanced_sampler"):
+        raise SpecError("balanced_sampler goes with `bench run` alone: here every sample is loaded once.")
+    if dataset == SYNTHETIC:
+        dataset, work = _IMITATED, {"source": SYNTHETIC, **work}
+    fields = {"dataset": dataset, "model": NO_MODEL, **work}
+    if isinstance(backend, str):
+        pairs = [f"{key}={value}" for key, value in options.items()]
+        return make_spec(RunSpec, pairs, dataset_options=dataset_options, backend=backend, **fields)
+    if not getattr(backend, "name", None) or not hasattr(backend, "options_type"):
+        raise SpecError(f"{backend.__name__} is no backend: it needs a name and an options_type.")
+    # Through the checks of flags with a backend that is always there, which the class then replaces.
+    checked = make_spec(RunSpec, [], dataset_options=dataset_options, backend="memmap", **fields)
+    chosen = validated_options(backend, options).model_dump(mode="json")
+    spec = _OwnClassSpec(**{**checked.model_dump(), "backend": backend.name, "options": chosen})
+    spec._cls = backend
+    return spec
+
+
+class Prepared:
+    """A verified store of a spec below ``folder``, and what can be done with it."""
+
+    def __init__(self, spec: RunSpec, folder: Path) -> None:
+        self.spec = spec
+        self._folder = folder
+        self.store: Store = prepare.prepare(spec, folder, (folder,), _Quiet())
+        self._loader: loading.Loader | None = None
+        self._epoch = 0
+
+    def build(self) -> Store:
+        """Write and verify the store once more, in place of the one that is there."""
+        self.close()
+        self.store = prepare.prepare(self.spec, self._folder, (self._folder,), _Quiet(), rebuild=True)
+        return self.store
+
+    def open(self) -> BatchReader:
+        """Open the store."""
+        return self.spec.open_backend().open(self.store.root)
+
+    def start(self) -> None:
+        """Open the store and bring up the workers, unless that has been done."""
+        if self._loader is None:
+            self._loader = loading.make_loader(self.open(), self.spec)
+            self._loader.start()
+
+    def epoch(self, batches: int | None = None) -> int:
+        """Load the next epoch, or its first ``batches``, and return how many samples came.
+
+        Raises DeliveredWrongError where a whole epoch has not as many as the store.
+        """
+        self.start()
+        assert self._loader is not None  # noqa: S101  # start has just made it
+        number, self._epoch = self._epoch, self._epoch + 1
+        samples = sum(len(y) for _, y in self._loader.epoch(number, batches))
+        count = self.store.manifest.count
+        if batches is None and samples != count:
+            raise DeliveredWrongError(f"{self.spec.backend} delivered {samples} samples in an epoch of {count}.")
+        return samples
+
+    def check(self) -> int:
+        """Compare the first batches of one more epoch with the store's hashes; return how many samples were compared.
+
+        Raises DeliveredWrongError.
+        """
+        self.start()
+        assert self._loader is not None  # noqa: S101  # start has just made it
+        hashes, checked = self.store.hashes(), 0
+        plan = order.batch_indices(self.spec, len(hashes), self._epoch, CHECKED_BATCHES)
+        for indices, (x, y) in zip(plan, self._loader.epoch(self._epoch, len(plan)), strict=True):
+            same = len(y) == len(indices) and np.array_equal(
+                digest.sample_hashes(indices, x.numpy(), y.numpy()), hashes[indices]
+            )
+            if not same:
+                raise DeliveredWrongError(f"{self.spec.backend} delivered wrong data in the batch of {indices[0]}.")
+            checked += len(indices)
+        self._epoch += 1
+        return checked
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._loader is not None:
+            self._loader.close()
+            self._loader = None
+
+    def remove(self) -> None:
+        """End the workers and remove the store."""
+        self.close()
+        shutil.rmtree(self.store.path, ignore_errors=True)
+
+
+class Meter:
+    """What rounds of something read, how much memory the process had, and the machine's speed before and after."""
+
+    def __init__(self) -> None:
+        self._before_calibration: Calibration = calibration.measure()
+        self._counted: list[probes.Counters] = []
+        self._before: probes.Snapshot | None = None
+        self._rss_before = memory.current_rss_bytes()
+        memory.reset_peak_rss()
+
+    def begin(self) -> None:
+        """A round begins."""
+        self._before = probes.snapshot_before()
+
+    def end(self) -> None:
+        """A round is over."""
+        used = probes.used_between(self._before, probes.snapshot_after())
+        if used is not None:
+            self._counted.append(used)
+
+    def facts(self, prepared: Prepared, *, warmup_rounds: int = 0) -> dict[str, Any]:
+        """Return all of it as plain data; counters are per round, without those that warmed up, in order."""
+        # Before the calibration's own buffers count.
+        peak_bytes = memory.peak_rss_bytes()
+        calibrations = self._before_calibration, calibration.measure()
+        counted = self._counted[warmup_rounds:]
+        manifest, spec = prepared.store.manifest, prepared.spec
+        return {
+            "spec": spec.model_dump(mode="json"),
+            "samples": manifest.count,
+            "digest": manifest.source_digest,
+            "store_bytes": manifest.size_bytes,
+            "files": manifest.file_count,
+            "io": {
+                "read_calls": [used.read_calls for used in counted],
+                "read_call_bytes": [used.read_call_bytes for used in counted],
+                "storage_read_bytes": [used.storage_read_bytes for used in counted],
+                "major_faults": [used.major_faults for used in counted],
+            },
+            "cpu_s": [used.cpu_user_s + used.cpu_system_s for used in counted],
+            "memory": {"rss_before_bytes": self._rss_before, "rss_peak_bytes": peak_bytes},
+            "calibration": [one.facts() for one in calibrations],
+            "calibration_units": calibration.units(),
+            "libraries": environment.libraries(),
+        }
+
+
+def measured(
+    benchmark: Any,
+    prepared: Prepared,
+    action: Callable[[], object],
+    *,
+    rounds: int,
+    warmup_rounds: int = 1,
+) -> dict[str, Any]:
+    """Time an action by pytest-benchmark's ``pedantic`` and return the facts, which also go into its ``extra_info``.
+
+    Counters are read outside of what is timed.
+    """
+    meter = Meter()
+
+    def ended() -> None:
+        meter.end()
+
+    benchmark.pedantic(
+        action, setup=meter.begin, teardown=ended, rounds=rounds, warmup_rounds=warmup_rounds, iterations=1
+    )
+    facts = meter.facts(prepared, warmup_rounds=warmup_rounds)
+    benchmark.extra_info.update(facts)
+    return facts
