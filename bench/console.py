@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bench.records.learned import EvaluationInfo
+from bench.records.metrics import significant
 from bench.records.record import EpochInfo, RunRecord
 from bench.report import render
 from bench.report.readers import faster_reader
@@ -82,7 +83,9 @@ def epoch_line(info: EpochInfo) -> str:
     """Return one line about a finished epoch."""
     kind = " (warm-up)" if info.warmup else ""
     learnt = f", loss {info.loss:.3f}, accuracy {info.accuracy:.1%}" if info.accuracy is not None else ""
-    return f"epoch {info.epoch}{kind}: {info.epoch_s:.2f} s, waited {info.stall_fraction:.0%} for data{learnt}"
+    return (
+        f"epoch {info.epoch}{kind}: {significant(info.epoch_s, 3)} s, waited {info.stall_fraction:.0%} for data{learnt}"
+    )
 
 
 def evaluation_line(info: EvaluationInfo) -> str:

@@ -54,6 +54,13 @@ class Configuration:
     prefetch: int = 2
 
     @property
+    def loading(self) -> str:
+        """The workers in words."""
+        if not self.workers:
+            return "no workers"
+        return f"{self.workers} {self.worker_kind} workers, prefetch {self.prefetch}"
+
+    @property
     def pairs(self) -> list[str]:
         """The options as ``KEY=VALUE``."""
         return [f"{key}={value}" for key, value in self.options]
@@ -61,10 +68,7 @@ class Configuration:
     @property
     def label(self) -> str:
         """What to call it in a table."""
-        workers = (
-            f"{self.workers} {self.worker_kind} workers, prefetch {self.prefetch}" if self.workers else "no workers"
-        )
-        return f"{' '.join(self.pairs) or 'default options'}, {workers}"
+        return f"{' '.join(self.pairs) or 'default options'}, {self.loading}"
 
 
 @dataclass(frozen=True, slots=True)

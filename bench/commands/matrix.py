@@ -135,7 +135,7 @@ def matrix(
         attempt = dataclasses.replace(attempt, errors_are_results=True)
         run = matrix_runner.Run(planned, series, progressed, attempt, keep_stores=keep_stores == "yes")
         _go(run, len(slots), name)
-    _close(progressed, name, results)
+    _close(progressed, len(slots), name, results)
 
 
 def _go(run: Run, runs: int, name: str) -> None:
@@ -157,18 +157,19 @@ def _go(run: Run, runs: int, name: str) -> None:
         number += 1
         found = f"{METRICS['epoch_s'].text([record])} s per epoch"
         if record.error is not None:
-            found = f"{record.status}: {record.error.message}"
+            found = f"{record.status}: {record.error.message.removesuffix('.')}"
         console.say(f"[{number}/{runs}] block {slot.block + 1}, {slot.name}: {found}{clock.left()}")
 
 
-def _close(progressed: Progressed, name: str, results: Path) -> None:
+def _close(progressed: Progressed, runs: int, name: str, results: Path) -> None:
     from bench import console
 
     console.say(f"Done. Records of {name}: {results}. `bench table --results {results}` shows them.")
     for cell in progressed.given_up:
         console.say(f"Given up: {cell}")
     if progressed.failed:
-        raise RunFailedError(f"{progressed.failed} runs gave no result; their records say why.", SOME_FAILED, None)
+        message = f"{progressed.failed} of {runs} runs gave no result; the records say why."
+        raise RunFailedError(message, SOME_FAILED, None)
 
 
 def _write_example(path: Path | None, text: str) -> None:

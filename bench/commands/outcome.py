@@ -25,5 +25,6 @@ def require_ok(record: RunRecord, trace: str | None) -> None:
     """Raise RunFailedError for a run that did not end well."""
     if record.error is not None:
         code = INTERRUPTED if record.status == "interrupted" else 1
-        text = f"{record.status} while in phase {record.error.phase}: {record.error.message}"
+        where = f"{record.status} while in phase {record.error.phase}"
+        text = f"{where}." if code == INTERRUPTED else f"{where}: {record.error.message}"
         raise RunFailedError(text, code, trace)

@@ -99,7 +99,10 @@ def tune(
     laboratory = RunLaboratory(cell, where, results, identity, progress, keep_stores=keep_stores)
     smallest = max(2 * given.batch_size, _FIRST_BYTES // max(1, sample_bytes))
     samples = range(min(smallest, count), count + 1)
-    found = Search(baseline, space().draw, laboratory, samples, budget_s, search_seed, console.say).run()
+    try:
+        found = Search(baseline, space().draw, laboratory, samples, budget_s, search_seed, console.say).run()
+    except KeyboardInterrupt:
+        raise RunFailedError("Interrupted before anything was measured.", INTERRUPTED, None) from None
     commands = tuned.Commands(backend, dataset, tuple(_given_flags(context)))
     report = tuned.Tuned(identity, found, laboratory.records, commands, budget_s)
     if json:

@@ -17,7 +17,7 @@ OWN_FIELDS = ("backend", "options", "workers")
 LOADING_FIELDS = (*OWN_FIELDS, "worker_kind", "start_method", "prefetch")
 """The fields of a spec that say how samples are stored and loaded, and nothing of what is done with them."""
 
-_MACHINE = ("cpu", "cpu_count", "memory_bytes", "gpu", "system", "kernel", "store_file_system", "torch_threads")
+_MACHINE = ("cpu", "cpu_count", "gpu", "system", "kernel", "store_file_system", "torch_threads")
 _HARNESS = ("bench", "freed_memory_kept", "weights")
 _KNOWN_BETTER = ("dataset", "source", "split", "device", "cache")
 """Fields of a spec that say what was asked for, where the record has what it was."""
@@ -94,6 +94,9 @@ def _values(name: str, found: Sequence[dict[str, str]]) -> tuple[str, ...]:
 def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
     known = record.environment
     facts: dict[str, Any] = {name: known[name] for name in (*_MACHINE, *_HARNESS) if name in known}
+    if "memory_bytes" in known:
+        # One machine has some kilobytes more or less for programs after every start.
+        facts["memory"] = f"{known['memory_bytes'] / 2**30:.0f} GiB"
     facts |= _versions(record.environment)
     if record.data is not None:
         data = record.data

@@ -31,8 +31,8 @@ class Commands:
         return self._text("run", "--backend", self.backend, *options, configuration=configuration)
 
     def confirm(self, best: Configuration, baseline: Configuration) -> str:
-        """Return a comparison of both, whose workers are those of the best; of equal options, repeated runs of each."""
-        if best.options == baseline.options:
+        """Return a comparison of both, or repeated runs of each where not only options differ."""
+        if best.options == baseline.options or best.loading != baseline.loading:
             return " && ".join(f"{self.run(configuration)} --repeats 6" for configuration in (baseline, best))
         both = [",".join([self.backend, *one.pairs]) for one in (baseline, best)]
         cells = [part for cell in both for part in ("--backend", cell)]

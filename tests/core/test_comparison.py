@@ -301,7 +301,7 @@ def altered(record: RunRecord, path: str, value: object) -> RunRecord:
     [
         ("environment.cpu", "Other", "cpu"),
         ("environment.cpu_count", 64, "cpu count"),
-        ("environment.memory_bytes", 1, "memory bytes"),
+        ("environment.memory_bytes", 1, "memory"),
         ("environment.gpu", "H200", "gpu"),
         ("environment.kernel", "1.0", "kernel"),
         ("environment.store_file_system", "nfs", "store file system"),
@@ -339,6 +339,13 @@ def test_runs_of_unequal_conditions_are_refused_unless_told_to(path: str, value:
     found = compare(records, anyway=True)
     assert found.contrasts == compare(campaign(a=BASE, b=TWICE)).contrasts
     assert f"differ in: {name}" in found.warnings[0]
+
+
+def test_a_machine_that_was_started_again_with_a_little_more_memory_is_the_same() -> None:
+    records = campaign(a=BASE, b=TWICE)
+    memory_bytes = records[0].environment["memory_bytes"]
+    records[-1] = altered(records[-1], "environment.memory_bytes", memory_bytes + 500_000)
+    assert compare(records).warnings == compare(campaign(a=BASE, b=TWICE)).warnings
 
 
 def test_the_device_that_was_used_counts_not_the_one_asked_for() -> None:

@@ -12,10 +12,13 @@ import pytest
 from running import assert_ended, leftovers, start
 from typer.testing import CliRunner
 
+from bench.campaigns.tuning import Configuration
 from bench.cli import app
 from bench.commands.durations import DurationError, duration_s
+from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.contracts.errors import BenchError
 from bench.records.record import ErrorInfo, read_record
+from bench.report import tuned
 from bench.runs import runner
 from bench.specs.spec import RunSpec, content_hash
 from bench.stores import isolated
@@ -40,7 +43,6 @@ def test_it_finds_records_and_says_what_it_found(bench, tmp_path: Path) -> None:
     found = json.loads(result.stdout)
     assert found["data"] == "cifar10 (synthetic)"
     assert found["samples"] == found["total_samples"] == 512
-    assert found["elapsed_s"] < 20 + 5
     assert found["tried"] >= 1
     assert [row["defaults"] for row in found["rows"]].count(True) == 1
     assert foreign <= stores(tmp_path)
@@ -57,6 +59,16 @@ def test_it_finds_records_and_says_what_it_found(bench, tmp_path: Path) -> None:
         assert {f"{key}={value}" for key, value in row["options"].items()} <= set(command)
     again = bench(*command[1:], "--json")
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("options", [(), (("chunk", "16"),)])
+def test_other_workers_than_the_defaults_are_confirmed_by_runs_of_each(options: tuple[tuple[str, str], ...]) -> None:
+    best = Configuration(options, workers=2, worker_kind="thread", prefetch=4)
+    first, second = tuned.Commands("hdf5", "cifar10", ("--seed", "5")).confirm(best, Configuration()).split(" && ")
+    assert first == "bench run --backend hdf5 --dataset cifar10 --seed 5 --repeats 6"
+    chosen = "".join(f" --option {key}={value}" for key, value in options)
+    loading = "--workers 2 --worker-kind thread --prefetch 4"
+    assert second == f"bench run --backend hdf5{chosen} --dataset cifar10 {loading} --seed 5 --repeats 6"
 
 
 @pytest.fixture
@@ -94,6 +106,17 @@ def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSpec]
 
 
 FAKE = ("tune", "--backend", "hdf5", "--dataset", "cifar10", "--data-dir", "data", "--seed", "5", "--budget", "60s")
+
+
+def test_an_interruption_before_anything_is_known_says_so(laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(isolated, "prepare", interrupt)
+    result = CliRunner().invoke(app, [*FAKE, "--workers", "0"])
+    assert isinstance(result.exception, RunFailedError)
+    assert str(result.exception) == "Interrupted before anything was measured."
+    assert result.exception.exit_code == INTERRUPTED
 
 
 def test_the_best_is_shown_with_its_command_and_its_stores_alone_are_kept(laboratory, tmp_path: Path) -> None:
