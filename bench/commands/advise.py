@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bench.commands.cells import named_cells
 from bench.commands.durations import duration_s
 from bench.commands.flags import DataDir, Results, dataset_flags
 from bench.commands.outcome import INTERRUPTED, RunFailedError
@@ -101,7 +102,9 @@ def advise(
     if where:
         raise AdviseError("--where chooses among records: leave it out, or leave out --dataset.")
     budget_s = duration_s("--budget", budget, LEAST_BUDGET_S)
-    cells = _cells(backend or _usable(work["device"], lossy=lossy), dataset, dataset_options, work)
+    cells = named_cells(backend or _usable(work["device"], lossy=lossy), dataset, dataset_options, work)
+    if len(cells) < 2:
+        raise AdviseError("There is nothing to choose from: name two backends at least, or none to try all.")
     surveyed = _measure(cells, attempt, budget_s, aim, order_seed, data_dir, results, keep_stores=keep_stores)
     notes = _survey_notes(surveyed, budget_s, results)
     if surveyed.interrupted and not surveyed.blocks:
@@ -206,25 +209,6 @@ def _variants(name: str, cls: Any, *, lossy: bool) -> Iterator[str]:
                 continue
             if changed:
                 yield f"{name},{key}={value}"
-
-
-def _cells(
-    backends: list[str], dataset: str, dataset_options: dict[str, Any], work: dict[str, Any]
-) -> dict[str, RunSpec]:
-    from bench.campaigns.suite import backend_label
-    from bench.specs.spec import RunSpec, make_spec
-
-    cells: dict[str, RunSpec] = {}
-    for text in backends:
-        name, *options = text.split(",")
-        spec = make_spec(RunSpec, options, dataset_options=dataset_options, dataset=dataset, backend=name, **work)
-        label = backend_label(spec, options)
-        if label in cells:
-            raise AdviseError(f"--backend {text} is given twice.")
-        cells[label] = spec
-    if len(cells) < 2:
-        raise AdviseError("There is nothing to choose from: name two backends at least, or none to try all.")
-    return cells
 
 
 def _measure(

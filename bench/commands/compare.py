@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bench.commands.cells import named_cells
 from bench.commands.flags import DataDir, Results, dataset_flags
 from bench.commands.outcome import RunFailedError, require_ok
 from bench.commands.places import places
@@ -88,7 +89,7 @@ def compare(
     if recorded is None:
         if not backend or not dataset:
             raise CompareError("Name what to compare: --backend (at least one) and --dataset. Or use --recorded last.")
-        cells = _cells(backend, dataset, dataset_options, work)
+        cells = named_cells(backend, dataset, dataset_options, work)
         comparison.known_baseline(baseline or next(iter(cells)), list(cells))
         runs = _run_all(cells, blocks, order_seed, attempt, data_dir, results)
         failed = [run for run in runs if run.status != "ok"]
@@ -101,22 +102,6 @@ def compare(
     if failed:
         first = failed[0].error.message if failed[0].error else failed[0].status
         raise RunFailedError(f"{len(failed)} of {len(runs)} runs gave no result. The first: {first}", 1, None)
-
-
-def _cells(
-    backends: list[str], dataset: str, dataset_options: dict[str, Any], work: dict[str, Any]
-) -> dict[str, RunSpec]:
-    from bench.campaigns.suite import backend_label
-    from bench.specs.spec import RunSpec, make_spec
-
-    cells: dict[str, RunSpec] = {}
-    for text in backends:
-        name, *options = text.split(",")
-        spec = make_spec(RunSpec, options, dataset_options=dataset_options, dataset=dataset, backend=name, **work)
-        if (label := backend_label(spec, options)) in cells:
-            raise CompareError(f"--backend {text} is given twice. The control repeats the first by itself.")
-        cells[label] = spec
-    return cells
 
 
 def _run_all(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bench.commands.cells import named_cells
 from bench.commands.flags import DataDir, Results, dataset_flags, finite
 from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.commands.places import places
@@ -91,7 +92,7 @@ def regress(
             raise RegressFlagsError("Name a baseline to hold, or one to make: bench regress --save NAME --backend …")
         if not backend or not dataset:
             raise RegressFlagsError("--save needs what to measure: --backend (at least one) and --dataset.")
-        cells = _cells(backend, dataset, dataset_options, work)
+        cells = named_cells(backend, dataset, dataset_options, work)
         runs = _run_all(cells, blocks or BLOCKS, order_seed, attempt, data_dir, results, save)
         failed = _failed(runs)
         if failed:
@@ -123,22 +124,6 @@ def _given(context: typer.Context, work: Mapping[str, Any]) -> bool:
     names = {*work, "memory_limit"}
     sources = (context.get_parameter_source(name) for name in names)
     return any(source is not None and source.name == "COMMANDLINE" for source in sources)
-
-
-def _cells(
-    backends: list[str], dataset: str, dataset_options: dict[str, Any], work: dict[str, Any]
-) -> dict[str, RunSpec]:
-    from bench.campaigns.suite import backend_label
-    from bench.specs.spec import RunSpec, make_spec
-
-    cells: dict[str, RunSpec] = {}
-    for text in backends:
-        backend, *options = text.split(",")
-        spec = make_spec(RunSpec, options, dataset_options=dataset_options, dataset=dataset, backend=backend, **work)
-        if (label := backend_label(spec, options)) in cells:
-            raise RegressFlagsError(f"--backend {text} is given twice. The first is repeated by itself.")
-        cells[label] = spec
-    return cells
 
 
 def _run_all(
