@@ -41,7 +41,7 @@ STOP_S = 5.0
 class Sampled:
     """What was seen of a process tree, and what seeing it cost.
 
-    ``gpu`` covers the window, ``gpu_peak_used_bytes`` everything since the GPU was first looked at.
+    ``gpu`` covers the windows, ``gpu_peak_used_bytes`` everything since the GPU was first looked at.
     """
 
     peak: Pss | None
@@ -81,7 +81,7 @@ class Sampler:
         return used
 
     def gpu_window(self, *, begins: bool) -> None:
-        """Let clocks, utilisation and energy count from now on, or up to now."""
+        """Let clocks, utilisation and energy count from now on, or up to now; what lies between windows is left out."""
         self._ask("gpu-window", begins)
 
     def pause(self, *, begins: bool) -> None:
@@ -149,7 +149,7 @@ class _Watch:
     _in_window: bool = False
     _paused: bool = False
     _edge: GpuSample | None = None
-    """The last reading before a pause: the time and energy from there to the first one after it are left out."""
+    """The last reading of a window: the time and energy from there to the beginning of the next one are left out."""
 
     _left_out_s: float = 0.0
     _left_out_mj: int = 0
@@ -175,13 +175,10 @@ class _Watch:
             case "gpu-sample":
                 return self._used_bytes()
             case "gpu-window":
-                # Both edges belong to it: energy is the difference of its first and last reading.
-                self._in_window = True
-                self._sample_gpu()
-                self._in_window = value
+                self._window(begins=value)
                 return None
             case "pause":
-                self._pause(begins=value)
+                self._paused = value
                 return None
         self._sample(time.monotonic(), tree_pids(self.pid))
         return Sampled(
@@ -194,12 +191,19 @@ class _Watch:
             gpu_peak_used_bytes=self._gpu_peak_used_bytes,
         )
 
-    def _pause(self, *, begins: bool) -> None:
+    def _window(self, *, begins: bool) -> None:
+        if begins and self._edge is not None:
+            # Its reading is that of the edge before, as nothing counts that lies between.
+            edge = self._sample_gpu()
+            if edge is not None:
+                self._left_out_s += edge.at_s - self._edge.at_s
+                self._left_out_mj += (edge.energy_mj or 0) - (self._edge.energy_mj or 0)
+            self._in_window, self._edge = True, None
+            return
+        # Both edges belong to it: energy is the difference of the first and the last reading.
+        self._in_window = True
         edge = self._sample_gpu()
-        if edge is not None and self._edge is not None:
-            self._left_out_s += edge.at_s - self._edge.at_s
-            self._left_out_mj += (edge.energy_mj or 0) - (self._edge.energy_mj or 0)
-        self._edge, self._paused = edge if begins else None, begins
+        self._in_window, self._edge = begins, None if begins else edge
 
     def poll(self) -> None:
         if not self.samples or self._paused:

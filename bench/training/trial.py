@@ -18,7 +18,7 @@ import torch
 from bench import loading
 from bench.child import Link, failure_of
 from bench.contracts.errors import BenchError
-from bench.contracts.reader import Reader
+from bench.contracts.reader import DeviceReader, Reader
 from bench.loading import order
 from bench.measure import disturbance, environment, gpu, heap, probes, storage_device
 from bench.measure.clock import make_clock
@@ -113,9 +113,10 @@ class _Trial:
 
     def epochs(self, stack: ExitStack) -> Iterator[Phase]:
         """Train; after each epoch evaluate and keep it where that is asked for, with all counters at rest."""
-        first, in_window = self._next, False
-        watch = disturbance.Watch(self._job.root)
+        first = self._next
         canary_before_s = disturbance.canary_s()
+        self._watch = disturbance.Watch(self._job.root)
+        self._since = self._watch.start
         while self._next < self._spec.epochs and not (self._best is not None and self._best.exhausted):
             epoch = self._next
             warmup = epoch == first and self._has_warmup(epoch)
@@ -131,18 +132,15 @@ class _Trial:
                 yield "open"
             self._open(stack)
             yield "train"
-            if not warmup and not in_window:
-                in_window = True
-                self._link.ask("gpu-window", "begin")
             # Given on and kept nowhere here: a reader that is still known would keep its mappings in memory.
             yield from self._epoch(epoch, self._open(stack), warmup=warmup, fresh=fresh)
             self._next += 1
             if self._lessons.val is not None or self._checkpoint is not None:
-                with self._paused(watch):
+                with self._paused():
                     yield from self._keep(epoch)
-        self._link.ask("gpu-window", "end")
+        self._watch.leave_out(self._since)
         canary_s = [canary_before_s, disturbance.canary_s()]
-        self._link.tell("disturbance", {**watch.difference().facts(), "canary_s": canary_s})
+        self._link.tell("disturbance", {**self._watch.difference().facts(), "canary_s": canary_s})
         if self._device.type == "cuda":
             self._link.tell("gpu", self._peaks.info())
         self._link.tell("epochs-done")
@@ -156,13 +154,20 @@ class _Trial:
         if self._opened is None:
             self._opened = open_store(self._spec, self._job.root, self._lessons.order, self._device, stack)
             reader = self._opened.reader
-            self._link.tell("reader", reader.facts() if isinstance(reader, Reader) else {})
+            self._link.tell("reader", reader.facts() if isinstance(reader, Reader | DeviceReader) else {})
         return self._opened
 
     def _epoch(self, epoch: int, opened: Opened, *, warmup: bool, fresh: bool) -> Iterator[Phase]:
+        # What lies between epochs counts for nothing: looking at a store of many files takes seconds there.
+        self._watch.leave_out(self._since)
+        if not warmup:
+            self._link.ask("gpu-window", "begin")
         before = probes.snapshot_before()
         result = self._trainer.epoch(opened.loader.epoch(epoch), self._clock, self._batch_done, epoch)
         after = probes.snapshot_after()
+        if not warmup:
+            self._link.ask("gpu-window", "end")
+        self._since = self._watch.snapshot()
         used = probes.used_between(before, after)
         count = len(self._lessons.order)
         if result.samples != count:
@@ -181,14 +186,12 @@ class _Trial:
         self._link.ask("epoch-end", (used, opened.storage_read_bytes) if fresh else (used, 0))
 
     @contextmanager
-    def _paused(self, watch: disturbance.Watch) -> Iterator[None]:
-        """Let nothing that happens meanwhile count: neither memory and GPU nor what else the machine does."""
+    def _paused(self) -> Iterator[None]:
+        """Let no memory count that is taken meanwhile."""
         self._link.ask("pause", True)
-        since = watch.snapshot()
         self._peaks.note()
         yield
         self._peaks.forget()
-        watch.leave_out(since)
         self._link.ask("pause", False)
 
     def _keep(self, epoch: int) -> Iterator[Phase]:

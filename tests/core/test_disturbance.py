@@ -4,9 +4,12 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lessons_here import job_of
 
 from bench.measure import disturbance
 from bench.measure.storage_device import storage_facts
@@ -149,3 +152,17 @@ def test_the_canary_is_the_median_of_three_runs_of_real_work(monkeypatch: pytest
     clock = iter([0.0, 1.0, 10.0, 12.0, 20.0, 29.0])
     monkeypatch.setattr(disturbance.time, "perf_counter", lambda: next(clock))
     assert disturbance.canary_s() == 2.0
+
+
+def test_what_lies_between_epochs_does_not_count(tmp_path: Path, arrays: Path, trial) -> None:
+    def on(topic: str, value: Any) -> None:
+        if topic in {"cache", "epoch-end"}:
+            time.sleep(1)
+
+    told = trial(job_of(tmp_path, dataset=f"npy:{arrays}", epochs=3), on)
+    (found,) = told.all("disturbance")
+    assert 0 < found["duration_s"] < 3
+    edges = [(topic, value) for topic, value in told.facts if topic in {"gpu-window", "epoch"}]
+    assert [value if topic == "gpu-window" else topic for topic, value in edges] == [
+        "epoch", "begin", "end", "epoch", "begin", "end", "epoch"
+    ]  # fmt: skip

@@ -65,7 +65,7 @@ def test_what_happens_in_a_pause_is_not_seen(target) -> None:
     assert seen.peak.anon_bytes - before.anon_bytes < 50 * MB
 
 
-def test_time_and_energy_of_a_pause_are_no_part_of_the_window() -> None:
+def test_time_and_energy_between_windows_do_not_count() -> None:
     class Sensor:
         at_s = 100.0
 
@@ -77,12 +77,14 @@ def test_time_and_energy_of_a_pause_are_no_part_of_the_window() -> None:
     watch._sensor = sensor
     for at_s, topic, value in (
         (100, "gpu-window", True),
-        (140, "pause", True),
+        (140, "gpu-window", False),
+        (150, "pause", True),
         (190, "gpu-sample", None),
-        (200, "pause", False),
+        (195, "pause", False),
+        (200, "gpu-window", True),
         (210, "gpu-sample", None),
-        (220, "pause", True),
-        (300, "pause", False),
+        (220, "gpu-window", False),
+        (300, "gpu-window", True),
         (310, "gpu-window", False),
     ):
         sensor.at_s = at_s
