@@ -208,6 +208,7 @@ def judge(
     probe: str | None,
     on_block_device: bool | None,
     needed_share: float = 0.95,
+    in_epochs: Sequence[float | None] = (),
 ) -> tuple[Achieved | None, str]:
     """Form the verdict over all counted epochs, and say in a sentence what it rests on.
 
@@ -221,6 +222,8 @@ def judge(
         probe: The name of the probe.
         on_block_device: Whether the kernel counts these reads; None where unknown.
         needed_share: The share that a cold epoch must read; less than the default where it needs less of the store.
+        in_epochs: The part of these shares that was read in the epoch itself. Where that is less than half, what an
+            epoch needs was brought into memory while the store was opened, and the epoch was not a cold one.
     """
     attempts = [attempt for attempt, _ in epochs]
     if any(attempt.state != asked for attempt in attempts):
@@ -237,8 +240,19 @@ def judge(
         if failed:
             return failure, f"before {len(failed)} of {len(epochs)} epochs: {failed[0]}"
     notes = "".join(f"; {note}" for note in dict.fromkeys(attempt.note for attempt in attempts) if note)
-    achieved, reads = _second_proof(asked, [share for _, share in epochs], on_block_device, needed_share)
+    shares = [share for _, share in epochs]
+    achieved, reads = _second_proof(asked, shares, on_block_device, needed_share)
+    if achieved == "verified" and asked == "cold" and _read_before(shares, in_epochs):
+        achieved, reads = (
+            "not-achieved",
+            (f"yet of {reads} the epochs themselves read {_span(in_epochs)}: what opened the store holds it in memory"),
+        )
     return achieved, f"{seen}; {reads}{notes}"
+
+
+def _read_before(shares: Sequence[float | None], in_epochs: Sequence[float | None]) -> bool:
+    known = [pair for pair in zip(shares, in_epochs, strict=False) if None not in pair]
+    return any(own < share / 2 for share, own in known if share is not None and own is not None)
 
 
 def _second_proof(

@@ -215,14 +215,19 @@ def _memory_info(found: Findings, store: Store | None) -> MemoryInfo:
 
 
 def _cache_info(spec: RunSpec, found: Findings, store: Store | None) -> CacheInfo:
-    counted = [cache for epoch, cache in zip(found.epochs, found.cache, strict=False) if not epoch.warmup]
-    if store is None or not counted:
+    epochs = [(epoch, cache) for epoch, cache in zip(found.epochs, found.cache, strict=False) if not epoch.warmup]
+    if store is None or not epochs:
         return CacheInfo(asked=spec.cache)
+    counted = [cache for _, cache in epochs]
     size_bytes = store.manifest.size_bytes
-    shares = [None if c.read_bytes is None or not size_bytes else c.read_bytes / size_bytes for c in counted]
+
+    def share(read_bytes: int | None) -> float | None:
+        return None if read_bytes is None or not size_bytes else read_bytes / size_bytes
+
     achieved, proof = judge(
         spec.cache,
-        [(cache.brought, share) for cache, share in zip(counted, shares, strict=True)],
+        [(cache.brought, share(cache.read_bytes)) for cache in counted],
+        in_epochs=[share(epoch.io.storage_read_bytes) for epoch, _ in epochs],
         probe=found.cache_probe,
         on_block_device=block_device(store.root) is not None,
     )

@@ -413,6 +413,16 @@ def test_an_epoch_that_needs_less_of_the_store_may_read_less() -> None:
     assert judge("cold", epochs, probe="mincore", on_block_device=True, needed_share=0.48)[0] == "verified"
 
 
+def test_an_epoch_that_reads_what_was_read_when_the_store_was_opened_is_not_cold() -> None:
+    epochs = [(brought, 1.0) for brought in attempts("cold", 0, 0)]
+    verified = judge("cold", epochs, probe="mincore", on_block_device=True, in_epochs=[0.7, None])
+    achieved, proof = judge("cold", epochs, probe="mincore", on_block_device=True, in_epochs=[0.7, 0.0])
+    assert (verified[0], achieved) == ("verified", "not-achieved")
+    assert proof.endswith("the epochs themselves read 0.0…70.0 %: what opened the store holds it in memory")
+    warm = [(brought, 0.0) for brought in attempts("warm", 1)]
+    assert judge("warm", warm, probe="mincore", on_block_device=True, in_epochs=[0.0])[0] == "verified"
+
+
 def test_the_worst_attempt_decides() -> None:
     good = attempts("cold", 0, 0)
     poor = attempts("cold", 0.3, achieved="not-achieved", reason="30 % stayed")
