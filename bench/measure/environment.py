@@ -29,6 +29,7 @@ LIBRARIES = (
     "zarr",
     "numcodecs",
     "pillow",
+    "torchcodec",
     "librosa",
     "soundfile",
     "psutil",

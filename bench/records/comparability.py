@@ -23,6 +23,7 @@ _KNOWN_BETTER = ("dataset", "source", "split", "device", "cache")
 """Fields of a spec that say what was asked for, where the record has what it was."""
 
 _LIBRARY = "version of "
+_DECODER = "image decoder"
 _UNKNOWN = "unknown"
 
 
@@ -45,8 +46,9 @@ def differences(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS)
     """Return in what runs differ in machine, versions, data, cache state and work, apart from fields of their ``own``.
 
     What one run recorded and another did not, because an older version wrote it, is a difference whose value there
-    is ``unknown``: it cannot be shown to be equal. What none recorded is none. Libraries are the exception: a run
-    lists those that were there, and one that is not listed was not needed, so only two versions make a difference.
+    is ``unknown``: it cannot be shown to be equal. What none recorded is none. Libraries and decoders are the
+    exception: a run lists those that were there, and one that is not listed was not needed, so only two versions make
+    a difference.
     """
     found = [_facts(record, own) for record in records]
     names = dict.fromkeys(name for facts in found for name in facts)
@@ -57,13 +59,13 @@ def differences(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS)
 def alike(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS) -> list[list[int]]:
     """Divide runs into sets without :func:`differences`, and return their numbers, both in the order of the runs.
 
-    Two versions of a library keep runs apart; a run that did not need the library goes with either, and is put into
-    the set that came first.
+    Two versions of a library, or two decoders, keep runs apart; a run that did not need it goes with either, and is
+    put into the set that came first.
     """
     sets: dict[tuple[tuple[str, str], ...], list[tuple[dict[str, str], list[int]]]] = {}
     for number, record in enumerate(records):
         facts = _facts(record, own)
-        versions = {name: value for name, value in facts.items() if name.startswith(_LIBRARY)}
+        versions = {name: value for name, value in facts.items() if _is_used_by_some(name)}
         same_but_versions = sets.setdefault(tuple(sorted(facts.items() - versions.items())), [])
         for known, numbers in same_but_versions:
             if all(known.get(name, value) == value for name, value in versions.items()):
@@ -86,9 +88,13 @@ def require_comparable(found: Sequence[Difference]) -> None:
 
 
 def _values(name: str, found: Sequence[dict[str, str]]) -> tuple[str, ...]:
-    if name.startswith(_LIBRARY):
+    if _is_used_by_some(name):
         found = [facts for facts in found if name in facts]
     return tuple(dict.fromkeys(facts.get(name, _UNKNOWN) for facts in found))
+
+
+def _is_used_by_some(name: str) -> bool:
+    return name.startswith(_LIBRARY) or name == _DECODER
 
 
 def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
@@ -98,6 +104,8 @@ def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
         # One machine has some kilobytes more or less for programs after every start.
         facts["memory"] = f"{known['memory_bytes'] / 2**30:.0f} GiB"
     facts |= _versions(record.environment)
+    if "decoder" in record.reader:
+        facts[_DECODER] = record.reader["decoder"]
     if record.data is not None:
         data = record.data
         facts |= {"data": data.digest[:16], "samples": data.count, "split": data.split}

@@ -26,6 +26,7 @@ def pivot_notes(pivot: Pivot, marks: Marks) -> list[str]:
     notes += [*_sheets(pivot), f"The same in all rows: {pivot.arrangement.methods.common()}."]
     notes += _work(firsts, pivot) + _caches(firsts) + _torn(pivot) + _samples(firsts, pivot)
     notes += [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in firsts)]
+    notes += _revisions(pivot)
     return notes + _doubts(pivot) + _left_out(pivot)
 
 
@@ -174,6 +175,14 @@ _ORIGINS = {
 
 def _machine(record: RunRecord) -> str:
     return f"{machine_text(record)}, bench {record.environment.get('bench') or 'of an unknown version'}"
+
+
+def _revisions(pivot: Pivot) -> list[str]:
+    known = {record.environment.get("git_revision") for group in pivot.groups for record in group.records}
+    if len(known) < 2:
+        return []
+    names = ", ".join(sorted(str(revision)[:10] if revision else "an unknown one" for revision in known))
+    return [f"Made by {len(known)} revisions of bench, whose readers may differ: {names}."]
 
 
 def _doubts(pivot: Pivot) -> list[str]:

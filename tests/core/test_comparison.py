@@ -348,6 +348,16 @@ def test_a_machine_that_was_started_again_with_a_little_more_memory_is_the_same(
     assert compare(records).warnings == compare(campaign(a=BASE, b=TWICE)).warnings
 
 
+def test_images_that_two_libraries_decoded_are_not_compared() -> None:
+    records = campaign(a=BASE, b=TWICE)
+    decoded = [
+        r.model_copy(update={"reader": {"decoder": "torchcodec"}}) if n % 2 else r for n, r in enumerate(records)
+    ]
+    assert differences(decoded) == differences(records)
+    other = [*decoded[:-1], decoded[-1].model_copy(update={"reader": {"decoder": "Pillow"}})]
+    assert "image decoder (torchcodec or Pillow)" in [str(found) for found in differences(other)]
+
+
 def test_the_device_that_was_used_counts_not_the_one_asked_for() -> None:
     auto = TEMPLATE.model_copy(update={"spec": TEMPLATE.spec.model_copy(update={"device": "auto"}), "device": "cpu"})
     asked = auto.model_copy(update={"spec": auto.spec.model_copy(update={"device": "cpu"})})
