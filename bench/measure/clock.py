@@ -101,7 +101,7 @@ class HostClock:
         waits = [wait / 1e9 for wait in self._waits]
         return Phases(
             epoch_s=(end - self._started) / 1e9,
-            first_batch_s=waits[0],
+            first_batch_s=waits[0] if waits else 0.0,
             # The loader's way of saying that it is empty is waiting, too.
             wait_s=sum(waits) + (end - self._last) / 1e9,
             copy_s=self._copy / 1e9,

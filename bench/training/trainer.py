@@ -100,7 +100,8 @@ class Trainer:
             if channels_last:
                 model.to(memory_format=torch.channels_last)
             if compiled:
-                self._model = torch.compile(model)
+                # For each batch size by itself: the smaller last batch would have all others computed as of any size.
+                self._model = torch.compile(model, dynamic=False)
             self.optimizer = recipe.optimizer_of(model)
             self._criterion = recipe.criterion(device)
 

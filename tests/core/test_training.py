@@ -19,6 +19,13 @@ from bench.training.trainer import DeviceError, Recipe, Trainer, normalised, res
 CPU = torch.device("cpu")
 
 
+def test_a_network_is_compiled_for_each_batch_size_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: asked.append(options) or model)
+    Trainer(registry.model_builder("cnn")((3, 8, 8), 3), CPU, amp=False, compiled=True)
+    assert asked == [{"dynamic": False}]
+
+
 class FakeTime:
     """A clock that moves only when it is told to."""
 
