@@ -257,6 +257,12 @@ def backend_class(name: str) -> type[Backend[Any]]:
     return found
 
 
+def import_libraries(backend: str) -> None:
+    """Import what a backend needs, so that what it does is not taken for the time that imports take."""
+    for module in backends()[backend].needs:
+        importlib.import_module(module)
+
+
 def dataset_class(name: str) -> type[DataSource]:
     """Return a data set's class. Raises UnknownNameError or MissingLibraryError."""
     found: type[DataSource] = _load("data set", name, datasets())

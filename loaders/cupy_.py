@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -169,7 +170,9 @@ class CupyReader(MappedReader):
         """See DeviceReader."""
         opened, self._open = self._open, None
         if opened is not None:
-            opened.stream.synchronize()
+            # After an error of the device this fails like all else there, and whoever met it first tells it.
+            with suppress(RuntimeError):
+                opened.stream.synchronize()
 
 
 def open_on(device: Device, torch_device: torch.device, root: Path, mode: Asked) -> _OnDevice:

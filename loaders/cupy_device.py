@@ -223,7 +223,8 @@ class CudaDevice:
 
     def free_bytes(self) -> int:
         """See Device."""
-        return int(self._cuda.mem_get_info(self.index)[0])
+        kept_bytes = self._cuda.memory_reserved(self.index) - self._cuda.memory_allocated(self.index)
+        return int(self._cuda.mem_get_info(self.index)[0]) + int(kept_bytes)
 
 
 class _Registration:

@@ -184,6 +184,9 @@ class _Files:
         self._root = str(root)
         self._labels = PerProcess(partial(npy.load, root / "labels.npy"))
 
+    def make_ready(self) -> None:
+        self._labels()
+
     def labels(self, indices: Indices) -> NDArray[np.int64]:
         found: NDArray[np.int64] = self._labels()[indices]
         return found
@@ -204,6 +207,13 @@ class _Library(Reader):
         """See Reader.facts."""
         return {} if self._files.layout.format == "npy" else {"decoder": decoder_name()}
 
+    def make_ready(self) -> None:
+        """See Reader.make_ready."""
+        self._files.make_ready()
+        if self._files.layout.format != "npy" and not self._loads:
+            # The first to ask for the decoder imports it.
+            decoder_name()
+
     def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
         files = self._files
         labels = files.labels(indices)
@@ -221,6 +231,9 @@ class _Naive(NaiveReader):
     def __init__(self, root: Path, layout: _Layout) -> None:
         super().__init__(layout.count, layout.shape, np.dtype(layout.dtype))
         self._files = _Files(root, layout)
+
+    def make_ready(self) -> None:
+        self._files.make_ready()
 
     def read_one(self, index: int) -> tuple[NDArray[Any], int]:
         label = int(self._files.labels(np.array([index]))[0])

@@ -118,5 +118,5 @@ class Hdf5Backend(Backend[Hdf5Options]):
             layout.count, layout.shape[1:], layout.dtype, partial(open_mapped, path), gathers=not layout.filters
         )
         # What is damaged is to show now: so the file is mapped in this process at once.
-        reader.__getitems__([])
+        reader.make_ready()
         return reader

@@ -29,8 +29,10 @@ _BLOCK_BYTES = 1 << 20
 # Where nothing is decoded, blocks that fall out of the processor's own cache are hardly worth keeping.
 _KEPT_BYTES = 32 << 20
 _WINDOW = 256
-_WINDOWS = 16
-_MOST_READ = 1.5
+# Two buffers of a block shuffle by default, so that it is seen for what it is wherever the shorter last block falls.
+_WINDOWS = 32
+# Blocks of an order that leaves out samples lie across those of the file, so each touches two or three.
+_MOST_READ = 3.5
 
 
 class _Handle:
@@ -53,8 +55,9 @@ class LibraryReader(Reader):
 
     Under a full shuffle the samples of a batch are read one by one, in the order of the file, and no more is read than
     is delivered. An order that takes samples soon after their neighbours is served from blocks that are read at once;
-    so is any order where chunks of several samples have to be decoded whole. Each process that reads keeps the last
-    ones that it used, 32 MB of them or 64 where they were decoded, until the next epoch begins.
+    so is any order of a store whose blocks can all be kept, and any where chunks of several samples have to be decoded
+    whole. Each process that reads keeps the last ones that it used, 32 MB of them or 64 where they were decoded, until
+    the next epoch begins.
     """
 
     def __init__(self, layout: Layout, compression: str) -> None:
@@ -66,6 +69,10 @@ class LibraryReader(Reader):
         self._selects = layout.rows_per_chunk is None and layout.row_bytes < _LARGE_SAMPLE_BYTES
         self._kept_bytes = CACHE_BYTES if self._in_blocks else _KEPT_BYTES
         self._handle = PerProcess(partial(_Handle, layout, compression, self._rows_per_block, self._kept_bytes))
+
+    def make_ready(self) -> None:
+        """See Reader.make_ready."""
+        self._handle()
 
     def begin(self, order: Indices) -> None:
         """See Reader.begin."""
@@ -97,7 +104,7 @@ def _rows_per_block(layout: Layout) -> int:
 def suits_blocks(order: Indices, rows_per_block: int, count: int, kept: int) -> bool:
     """Say whether an order read in blocks, of which the ``kept`` last ones used are kept, reads little in vain.
 
-    Found out by going through the beginning of the order, up to 4,096 samples of it.
+    Found out by going through the beginning of the order, up to 8,192 samples of it.
     """
     if rows_per_block == 1 or not kept:
         return False
@@ -134,15 +141,26 @@ def _open_plain(layout: Layout, compression: str) -> tuple[h5py.Dataset, NDArray
 
 
 class HandWrittenReader(NaiveReader):
-    """One sample at a time, under h5py's defaults."""
+    """One sample at a time, under h5py's defaults, with the file opened anew for each epoch.
+
+    Left open, HDF5's own cache of 8 MiB of chunks would hold all of a small store from then on.
+    """
 
     def __init__(self, layout: Layout, compression: str) -> None:
         super().__init__(layout.count, layout.shape[1:], layout.dtype)
         self._path = layout.path
         self._handle = PerProcess(partial(_open_plain, layout, compression))
 
+    def make_ready(self) -> None:
+        """See Reader.make_ready."""
+        self._handle()
+
+    def begin(self, order: Indices) -> None:  # noqa: ARG002  # whatever the order
+        """See Reader.begin."""
+        self._handle.forget()
+
     def read_one(self, index: int) -> tuple[NDArray[Any], int]:
-        """See NaiveReader."""
+        """See NaiveReader.read_one."""
         x, y = self._handle()
         with reading(self._path):
             sample: NDArray[Any] = x[index]

@@ -41,6 +41,10 @@ class MappedReader(Reader):
         self.gathers = gathers
         self._opened = PerProcess(opener)
 
+    def make_ready(self) -> None:
+        """See Reader.make_ready."""
+        self._opened()
+
     def begin(self, order: Indices) -> None:  # noqa: ARG002  # all of it is in any order
         """See Reader.begin."""
         self._opened().x.begin()

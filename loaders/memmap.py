@@ -18,6 +18,7 @@ from bench.contracts.source import SampleBlock, Schema
 
 from . import npy
 from .mapped import MappedReader, Opened
+from .store import gather
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +29,8 @@ class MemmapOptions(Options):
 
     reader: Literal["mapped", "library", "naive"] = Field(
         "mapped",
-        description="mapped: one gather per batch from a mapping of the file; library: one index of NumPy's memmap per "
-        "batch; naive: row by row",
+        description="mapped: one gather per batch from a mapping of the file; library: one np.take from NumPy's memmap "
+        "per batch; naive: row by row",
     )
 
 
@@ -75,16 +76,22 @@ class _Library(Reader):
         super().__init__(layout.shape[0], layout.shape[1:], layout.dtype)
         self._arrays = PerProcess(partial(_open_arrays, root))
 
+    def make_ready(self) -> None:
+        self._arrays()
+
     def read_into(self, indices: Indices, x: torch.Tensor, y: torch.Tensor) -> None:
         data = self._arrays()
-        x.numpy()[:] = data.x[indices]
-        y.numpy()[:] = data.y[indices]
+        gather(data.x, indices, x.numpy())
+        gather(data.y, indices, y.numpy())
 
 
 class _Naive(NaiveReader):
     def __init__(self, root: Path, layout: npy.NpyLayout) -> None:
         super().__init__(layout.shape[0], layout.shape[1:], layout.dtype)
         self._arrays = PerProcess(partial(_open_arrays, root))
+
+    def make_ready(self) -> None:
+        self._arrays()
 
     def read_one(self, index: int) -> tuple[NDArray[Any], int]:
         data = self._arrays()

@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,6 @@ from bench.contracts.reader import Indices
 
 from .read_ahead import ReadAhead
 from .store import damaged
-
-if TYPE_CHECKING:
-    pass
 
 Bytes = NDArray[np.uint8]
 

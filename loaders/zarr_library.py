@@ -22,14 +22,13 @@ from .store import damaged, gather
 if TYPE_CHECKING:
     import zarr
 
-    from .zarr_store import CompleteStore
+    from .zarr_store import CheckedStore, CompleteStore
 
 # A whole batch of chunks at a time through the pipeline: by default each chunk is a task of its own.
 _PIPELINE_BATCH = 256
 
 
 class _Handle(NamedTuple):
-    store: CompleteStore
     x: zarr.Array[Any]
     y: NDArray[np.int64]
 
@@ -46,19 +45,23 @@ class LibraryReader(MappedReader):
     """
 
     def __init__(self, root: Path) -> None:
-        x = _open_tuned(root).x
+        x = _open_tuned(root)[1].x
         super().__init__(x.shape[0], x.shape[1:], x.dtype, partial(_open_rows, root), gathers=False)
 
 
 class OneByOneReader(NaiveReader):
-    """One sample at a time, ``array[index]``, with zarr's defaults."""
+    """One sample at a time, ``array[index]``, with zarr's defaults: its store, its pipeline, its threads."""
 
     def __init__(self, root: Path, *, blosc: bool) -> None:
-        opener = partial(_open, root, blosc=blosc)
+        opener = partial(_open_plain, root, blosc=blosc)
         x = opener().x
         super().__init__(x.shape[0], x.shape[1:], x.dtype)
         self._root = root
         self._handle = PerProcess(opener)
+
+    def make_ready(self) -> None:
+        """See Reader.make_ready."""
+        self._handle()
 
     def read_one(self, index: int) -> tuple[NDArray[Any], int]:
         """See NaiveReader.read_one."""
@@ -98,39 +101,45 @@ def _reading(root: Path) -> Iterator[None]:
 
 
 def _open_rows(root: Path) -> Opened:
-    handle = _open_tuned(root)
+    store, handle = _open_tuned(root)
     codec = _codec_of(handle.x)
-    rows: RowSource = _Selections(root, handle.x) if codec is None else _kept_chunks(handle, codec)
+    rows: RowSource = _Selections(root, handle.x) if codec is None else _kept_chunks(store, handle.x, codec)
     return Opened(rows, handle.y)
 
 
-def _open_tuned(root: Path) -> _Handle:
+def _open_tuned(root: Path) -> tuple[CompleteStore, _Handle]:
+    import torch
     import zarr
-    from torch.utils.data import get_worker_info
+
+    from .zarr_store import CompleteStore
 
     settings: dict[str, Any] = {"codec_pipeline.batch_size": _PIPELINE_BATCH}
-    if get_worker_info() is not None:
-        # Zarr makes its threads on first use; worker processes times cores of them would only compete.
+    if torch.get_num_threads() == 1:
+        # As in worker processes: with threads of zarr's in each, they would only compete.
         settings["threading.max_workers"] = 1
-    # Both settings take effect when the arrays are opened, so they need not outlive that.
+    # Zarr makes its threads when it first needs one, and both settings take effect while the arrays are opened.
     with zarr.config.set(settings):
-        return _open(root)
+        store = CompleteStore(root, read_only=True)
+        return store, _open(root, store)
 
 
-def _open(root: Path, *, blosc: bool = False) -> _Handle:
+def _open_plain(root: Path, *, blosc: bool) -> _Handle:
+    from .zarr_store import BloscStore, CheckedStore
+
+    return _open(root, (BloscStore if blosc else CheckedStore)(root, read_only=True))
+
+
+def _open(root: Path, store: CheckedStore) -> _Handle:
     import zarr
 
-    from .zarr_store import BloscStore, CompleteStore
-
     with _reading(root):
-        store = (BloscStore if blosc else CompleteStore)(root, read_only=True)
         group = zarr.open_group(store, mode="r", zarr_format=3)
         x, y = group["x"], group["y"]
         if not isinstance(x, zarr.Array) or not isinstance(y, zarr.Array):
             raise damaged(root, "x and y are not both arrays")
         if y.shape != x.shape[:1] or y.dtype != np.int64:
             raise damaged(root, f"labels are {y.dtype} {y.shape} for samples of shape {x.shape}")
-        return _Handle(store, x, np.asarray(y[:]))
+        return _Handle(x, np.asarray(y[:]))
 
 
 def _codec_of(x: zarr.Array[Any]) -> str | None:
@@ -145,10 +154,9 @@ def _codec_of(x: zarr.Array[Any]) -> str | None:
     return names.get(tuple(map(type, x.compressors)))
 
 
-def _kept_chunks(handle: _Handle, codec: str) -> KeptChunks:
+def _kept_chunks(store: CompleteStore, x: zarr.Array[Any], codec: str) -> KeptChunks:
     from zarr.buffer import default_buffer_prototype
 
-    store, x = handle.store, handle.x
     prototype, decode = default_buffer_prototype(), decoder(codec)
     key_of, others = x.metadata.encode_chunk_key, (0,) * (x.ndim - 1)
 

@@ -1,4 +1,4 @@
-"""A Zarr store that reads cached files without a thread, and reports missing chunks."""
+"""Zarr stores that report missing chunks, and one that also reads cached files without a thread."""
 
 from __future__ import annotations
 
@@ -21,13 +21,8 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
-class CompleteStore(LocalStore):
-    """A finished local store: every chunk of it must exist.
-
-    Zarr takes a missing chunk for one full of zeros; here it is an error. And
-    while LocalStore sends every read to a thread, here only those go there that
-    have to wait for the disk.
-    """
+class CheckedStore(LocalStore):
+    """A finished local store: every chunk of it must exist. Zarr takes a missing one for one full of zeros."""
 
     async def get(
         self,
@@ -36,7 +31,25 @@ class CompleteStore(LocalStore):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """See Store.get; raises BackendError for a missing chunk."""
-        value: Buffer | None = None
+        value = await super().get(key, prototype, byte_range)
+        self._check(key, value)
+        return value
+
+    def _check(self, key: str, value: Buffer | None) -> None:
+        if (value is None or len(value) == 0) and "/c." in key:
+            raise damaged(self.root / key, "this chunk is missing or empty")
+
+
+class CompleteStore(CheckedStore):
+    """A checked store that sends to a thread only reads that have to wait for the disk; LocalStore sends all."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """See Store.get; raises BackendError for a missing chunk."""
         if prototype is not None:
             try:
                 value = prototype.buffer.from_array_like(_read(f"{self.root}/{key}", byte_range, os.RWF_NOWAIT))
@@ -45,11 +58,11 @@ class CompleteStore(LocalStore):
                 return None
             except OSError:
                 # It is not there, or not in memory: then a thread waits for the disk.
-                value = None
-        if not value:
-            value = await super().get(key, prototype, byte_range)
-        self._check(key, value)
-        return value
+                return await super().get(key, prototype, byte_range)
+            if value:
+                self._check(key, value)
+                return value
+        return await super().get(key, prototype, byte_range)
 
     def get_sync(
         self,
@@ -88,13 +101,9 @@ class CompleteStore(LocalStore):
         finally:
             os.close(file)
 
-    def _check(self, key: str, value: Buffer | None) -> None:
-        if (value is None or len(value) == 0) and "/c." in key:
-            raise damaged(self.root / key, "this chunk is missing or empty")
 
-
-class BloscStore(CompleteStore):
-    """A complete store whose samples lie in Blosc chunks, one to a file.
+class BloscStore(CheckedStore):
+    """A checked store whose samples lie in Blosc chunks, one to a file.
 
     Blosc decodes past the end of a chunk that was cut short, and returns garbage:
     the length in its header is compared with that of the file.

@@ -100,10 +100,18 @@ class Reader(ABC):
         """Return what is worth knowing of how this reads, for the record: values that JSON can hold."""
         return {}
 
+    def make_ready(self) -> None:  # noqa: B027  # some have everything with them
+        """Do what the first batch would else wait for: open and map files, load labels.
+
+        Called in each process that reads, once it runs; belongs to opening the store, and no epoch pays for it. What is
+        not done here is done on first use.
+        """
+
     def begin(self, order: Indices) -> None:  # noqa: B027  # most have nothing to prepare
         """Take note that an epoch begins, and in which order its samples will be asked for.
 
-        Called in each process that reads, inside of the epoch; what takes long belongs into a thread.
+        Called in each process that reads, inside of the epoch; what takes long belongs into a thread. A reader that
+        keeps samples lets go of them here: otherwise those of a small store would come from memory from then on.
         """
 
     def __len__(self) -> int:
@@ -168,6 +176,21 @@ class NaiveReader(Reader):
             y[row] = label
 
 
+class _Opening:
+    """Held while a handle is opened. One for all, as each process has to have a new one after a fork."""
+
+    # An opener may need another handle.
+    lock = threading.RLock()
+
+    @classmethod
+    def renew(cls) -> None:
+        cls.lock = threading.RLock()
+
+
+# The thread that held it does not exist in a child.
+os.register_at_fork(after_in_child=_Opening.renew)
+
+
 class PerProcess(Generic[T]):
     """A handle that is opened on first use in each process, and never crosses into another.
 
@@ -177,26 +200,24 @@ class PerProcess(Generic[T]):
 
     def __init__(self, opener: Callable[[], T]) -> None:
         self._opener = opener
-        self._reset()
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
         self._pid = -1
         self._handle: T | None = None
 
     def __call__(self) -> T:
         """Return this process's handle, opening it if there is none yet."""
-        pid = os.getpid()
-        if self._pid == pid:
-            return self._handle  # type: ignore[return-value]  # set before _pid is
-        if self._pid != -1:
-            # Forked: the lock may have been held by a thread that does not exist here.
-            self._reset()
-        with self._lock:
-            if self._pid != pid:
-                self._handle = self._opener()
-                self._pid = pid
-        return self._handle  # type: ignore[return-value]
+        pid, handle = os.getpid(), self._handle
+        if self._pid != pid or handle is None:
+            with _Opening.lock:
+                handle = self._handle
+                if self._pid != pid or handle is None:
+                    self._handle = handle = self._opener()
+                    self._pid = pid
+        return handle
+
+    def forget(self) -> None:
+        """Let go of this process's handle; the next use opens another."""
+        with _Opening.lock:
+            self._pid, self._handle = -1, None
 
     def __getstate__(self) -> Callable[[], T]:
         return self._opener

@@ -44,6 +44,6 @@ def make_loader(
         kind = threads.ThreadLoader if spec.worker_kind == "thread" else processes.ProcessLoader
         return kind(reader, spec, order, pin=pin)
     if spec.workers == 0:
-        return makers.InlineMaker(reader, order)
+        return makers.InlineMaker(reader, order, pin=pin)
     maker = makers.ThreadMaker if spec.worker_kind == "thread" else makers.DataLoaderMaker
     return maker(reader, spec, order, pin=pin)

@@ -38,7 +38,7 @@ class Loader(Protocol):
     """Delivers the batches of one epoch after another."""
 
     def start(self) -> None:
-        """Bring up all workers and wait until they are ready; nothing is read yet."""
+        """Bring up all workers and wait until they are ready to read, with all open that they need."""
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield ``(x, y)`` for each of :meth:`bench.loading.order.Order.batches`, in that order.
@@ -60,6 +60,7 @@ class Slot:
         self._batches = [(x[start : start + batch_size], y[start : start + batch_size]) for start in starts]
         self._batch_size = batch_size
         self._used: Any = None
+        self._in_use = False
 
     @classmethod
     def allocated(cls, reader: Reader, samples: int, batch_size: int, *, pin: bool) -> Slot:
@@ -84,13 +85,17 @@ class Slot:
     def let_go(self) -> None:
         """Note that the consumer needs this no more, once all that it has launched on its device is done."""
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch annotates no result
-            self._used = torch.cuda.current_stream().record_event()
+            if self._used is None:
+                # Whoever waits for it sleeps: by default a core is kept busy.
+                self._used = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._used.record()
+            self._in_use = True
 
     def wait_until_free(self) -> None:
         """Wait for the device to be done with what lies here."""
-        if self._used is not None:
+        if self._in_use:
             self._used.synchronize()
-            self._used = None
+            self._in_use = False
 
 
 def samples_per_task(reader: Reader, spec: RunSpec) -> int:

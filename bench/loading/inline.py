@@ -21,7 +21,8 @@ class InlineLoader:
         self._slots = [Slot.allocated(reader, size, spec.batch_size, pin=pin) for _ in range(2 if pin else 1)]
 
     def start(self) -> None:
-        """There is nobody to start."""
+        """Open what is needed; there is nobody to start."""
+        self._reader.make_ready()
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """See Loader.epoch."""

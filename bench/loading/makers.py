@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bench.child import Failure, failure_of
 from bench.contracts.errors import BenchError
-from bench.contracts.reader import BatchReader, Indices
+from bench.contracts.reader import BatchReader, Indices, Reader
 from bench.loading.batches import Batch, WorkerError
 from bench.loading.order import Order
 from bench.loading.workers import begin_worker
@@ -26,17 +27,21 @@ from bench.specs.spec import RunSpec
 class InlineMaker:
     """Reads each batch when it is asked for, in the consumer's own thread."""
 
-    def __init__(self, reader: BatchReader, order: Order) -> None:
+    def __init__(self, reader: BatchReader, order: Order, *, pin: bool) -> None:
         self._reader = reader
         self._order = order
+        self._pin = pin
 
     def start(self) -> None:
-        """There is nobody to start."""
+        """Open what is needed; there is nobody to start."""
+        _make_ready(self._reader)
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
-        for indices in self._order.batches(epoch, batches):
-            yield self._reader.__getitems__(indices)
+        plan = self._order.batches(epoch, batches)
+        _begin_epoch(self._reader, plan)
+        for indices in plan:
+            yield _read(self._reader, indices, pin=self._pin)
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -52,12 +57,9 @@ class ThreadMaker:
         self._pin = pin
         self._pool = ThreadPoolExecutor(spec.workers, thread_name_prefix="loader")
 
-    def _read(self, indices: Indices) -> Batch:
-        x, y = self._reader.__getitems__(indices)
-        return (x.pin_memory(), y.pin_memory()) if self._pin else (x, y)
-
     def start(self) -> None:
-        """Start all threads: the pool makes one for each task as long as none is idle."""
+        """Open what is needed, and start all threads: the pool makes one for each task as long as none is idle."""
+        _make_ready(self._reader)
         together = threading.Barrier(self._spec.workers)
         for _ in range(self._spec.workers):
             last = self._pool.submit(together.wait)
@@ -67,9 +69,11 @@ class ThreadMaker:
         """Yield the batches of an epoch."""
         ahead: deque[Future[Batch]] = deque()
         limit = self._spec.workers * self._spec.prefetch
+        plan = self._order.batches(epoch, batches)
+        _begin_epoch(self._reader, plan)
         try:
-            for indices in self._order.batches(epoch, batches):
-                ahead.append(self._pool.submit(self._read, indices))
+            for indices in plan:
+                ahead.append(self._pool.submit(_read, self._reader, indices, pin=self._pin))
                 if len(ahead) >= limit:
                     yield ahead.popleft().result()
             while ahead:
@@ -107,23 +111,28 @@ class DataLoaderMaker:
         self._iterator: Iterator[Any] | None = None
 
     def start(self) -> None:
-        """Start the worker processes and wait for a first answer of each, so that all their imports are done."""
-        for _ in self._pass_through([_NOTHING] * self._spec.workers):
+        """Start the worker processes and wait until each has made all its imports and opened the store."""
+        for _ in self._pass_through([_READY] * self._spec.workers):
             pass
 
     def epoch(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
-        for batch in self._pass_through(self._order.batches(epoch, batches)):
-            if isinstance(batch, Failure):
-                raise batch.error or WorkerError(batch)
-            yield batch
+        plan = self._order.batches(epoch, batches)
+        # torch asks its workers in turns, so each hears of the epoch before its first batch.
+        begin = [_Begin(plan)] * self._spec.workers
+        for batch in self._pass_through([*begin, *plan]):
+            if batch is not None:
+                yield batch
 
-    def _pass_through(self, plan: list[Indices]) -> Iterator[Any]:
+    def _pass_through(self, plan: list[_Asked]) -> Iterator[Batch | None]:
         if self._loader is None:
             raise RuntimeError("the loader is closed")
-        self._plan.indices = plan
+        self._plan.asked = plan
         self._iterator = iter(self._loader)
-        yield from self._iterator
+        for answer in self._iterator:
+            if isinstance(answer, Failure):
+                raise answer.error or WorkerError(answer)
+            yield answer
 
     def close(self) -> None:
         """End the worker processes."""
@@ -132,21 +141,28 @@ class DataLoaderMaker:
         self._loader = None
 
 
-class _Plan(Sampler[Indices]):
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """Tells a worker of an epoch by its batches; without any, to open the store."""
+
+    plan: list[Indices] | None
+
+
+_READY = _Begin(None)
+_Asked = Indices | _Begin
+
+
+class _Plan(Sampler[_Asked]):
     """Yields index arrays; arrays, not tensors, because torch sends tensors by file descriptor."""
 
     def __init__(self) -> None:
-        self.indices: list[Indices] = []
+        self.asked: list[_Asked] = []
 
-    def __iter__(self) -> Iterator[Indices]:
-        return iter(self.indices)
+    def __iter__(self) -> Iterator[_Asked]:
+        return iter(self.asked)
 
     def __len__(self) -> int:
-        return len(self.indices)
-
-
-_NOTHING: Indices = np.empty(0, np.int64)
-"""What a worker is asked for to show that it is up."""
+        return len(self.asked)
 
 
 class _WholeBatches(Dataset[Any]):
@@ -155,13 +171,32 @@ class _WholeBatches(Dataset[Any]):
     def __init__(self, reader: BatchReader) -> None:
         self._reader = reader
 
-    def __getitem__(self, indices: Indices) -> Batch | Failure | None:
-        if not len(indices):
-            return None
+    def __getitem__(self, asked: _Asked) -> Batch | Failure | None:
         try:
-            return self._reader.__getitems__(indices)
+            if isinstance(asked, _Begin):
+                if asked.plan is None:
+                    _make_ready(self._reader)
+                else:
+                    _begin_epoch(self._reader, asked.plan)
+                return None
+            return self._reader.__getitems__(asked)
         except Exception as error:  # raised again by the consumer
             return failure_of(error, BenchError)
+
+
+def _make_ready(reader: BatchReader) -> None:
+    if isinstance(reader, Reader):
+        reader.make_ready()
+
+
+def _begin_epoch(reader: BatchReader, plan: list[Indices]) -> None:
+    if isinstance(reader, Reader):
+        reader.begin(np.concatenate(plan) if plan else np.empty(0, np.int64))
+
+
+def _read(reader: BatchReader, indices: Indices, *, pin: bool) -> Batch:
+    x, y = reader.__getitems__(indices)
+    return (x.pin_memory(), y.pin_memory()) if pin else (x, y)
 
 
 def _begin(pid: int, worker: int) -> None:  # noqa: ARG001  # torch gives the number of the worker

@@ -45,7 +45,7 @@ class WorkerDiedError(BenchError):
 
 
 class ProcessLoader:
-    """Delivers in order; an error reaches the consumer at its batch, the death of a worker at once."""
+    """Delivers in order; an error reaches the consumer at its batch, the death of a worker at its next one."""
 
     def __init__(self, reader: Reader, spec: RunSpec, order: Order, *, pin: bool) -> None:
         self._reader = reader
@@ -60,7 +60,7 @@ class ProcessLoader:
         self._workers: list[_Worker] = []
 
     def start(self) -> None:
-        """Start the worker processes and wait until each has answered, so that all their imports are done."""
+        """Start the worker processes and wait until each has made all its imports and opened the store."""
         if not self._workers:
             self._workers = [_Worker(self._reader, self._ring, self._spec) for _ in range(self._spec.workers)]
             for worker in self._workers:
@@ -91,8 +91,8 @@ class ProcessLoader:
                     slot.let_go()
                 free.append(place)
         finally:
-            # What nobody waits for any more writes into buffers that are needed again.
-            for number, _ in ahead:
+            # What nobody waits for any more writes into buffers that are needed again; unless all are gone by now.
+            for number, _ in ahead if self._workers else ():
                 self._workers[number % len(self._workers)].skip()
 
     def _ask(self, number: int, place: int, part: tuple[int, int]) -> None:
@@ -176,7 +176,8 @@ def _work(pid: int, reader: Reader, ring: SharedRing, pipe: Connection) -> None:
     done = not_taken_apart()
     # Several workers share the cores; and after a fork, the threads of the parent's pool do not exist here.
     torch.set_num_threads(1)
-    pipe.send_bytes(b"")
+    ready = _outcome(reader.make_ready)
+    pipe.send_bytes(ready)
     begun = b""
     while message := pipe.recv_bytes():
         place, start, stop = _TASK.unpack(message)

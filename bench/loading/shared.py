@@ -54,14 +54,16 @@ class SharedRing:
             self.slots.append(Slot(torch.from_numpy(x), torch.from_numpy(y), batch_size))
 
     def close(self) -> None:
-        """Give the memory back as soon as no batch refers to it."""
-        if self._pinned:
-            _check(_cudart().cudaHostUnregister(self._address))
-            self._pinned = False
+        """Give the memory back as soon as no batch refers to it. Raises nothing, as it comes after failures, too."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if self._pinned:
+            # After an error of the device this fails like all else there, and whoever met it first has told it.
+            _cudart().cudaHostUnregister(self._address)
+            self._pinned = False
         self.slots = []
+        self._bytes, self.order = np.empty(0, np.uint8), np.empty(0, np.int64)
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self._form, reduction.DupFd(self._descriptor)

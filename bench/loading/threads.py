@@ -55,7 +55,8 @@ class ThreadLoader:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start all threads."""
+        """Open what is needed, and start all threads."""
+        self._reader.make_ready()
         for number in range(len(self._threads), self._spec.workers):
             thread = threading.Thread(target=self._work, name=f"loader-{number}", daemon=True)
             thread.start()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench import loading
+from bench import loading, registry
 from bench.contracts.errors import BenchError
-from bench.contracts.reader import BatchReader, DeviceReader, Indices
+from bench.contracts.reader import BatchReader, DeviceReader, Indices, Reader
 from bench.loading.order import Order
 from bench.measure import probes
 from bench.specs.spec import RunSpec
@@ -34,7 +34,8 @@ class DeliveryError(BenchError):
 class Opened:
     """A store with its loader; ``storage_read_bytes`` is what opening it read from storage.
 
-    Starting workers reads their libraries, so that is not in there. ``worker_start_s`` is None without workers.
+    Worker processes open it for themselves, which is part of ``worker_start_s``. As they also read their libraries, it
+    is not in the bytes. ``worker_start_s`` is None without workers.
     """
 
     reader: BatchReader
@@ -46,14 +47,17 @@ class Opened:
 
 def open_store(spec: RunSpec, root: Path, order: Order, device: torch.device, stack: ExitStack) -> Opened:
     """Open a store and start the loader, which ``stack`` closes."""
+    registry.import_libraries(spec.backend)
     before = probes.snapshot_before()
     started = time.perf_counter()
     reader = spec.open_backend().open(root)
     if device.type == "cuda" and isinstance(reader, DeviceReader):
         reader.open_device(device)
+    elif isinstance(reader, Reader) and not (spec.workers and spec.worker_kind == "process"):
+        reader.make_ready()
+    loader = loading.make_loader(reader, spec, device, order)
     open_s = time.perf_counter() - started
     used = probes.used_between(before, probes.snapshot_after())
-    loader = loading.make_loader(reader, spec, device, order)
     stack.callback(loader.close)
     started = time.perf_counter()
     loader.start()

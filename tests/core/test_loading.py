@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -14,10 +15,11 @@ from torch.utils.data import DataLoader
 
 from bench import loading
 from bench.contracts.backend import BackendError
-from bench.contracts.reader import Reader
-from bench.loading import order
+from bench.contracts.reader import NaiveReader, Reader
+from bench.loading import makers, order
 from bench.loading.processes import WorkerDiedError
 from bench.loading.sampler import IndexBatches
+from bench.loading.shared import SharedRing
 from bench.specs.spec import RunSpec
 
 X, Y = toy_plugins.toy_arrays()
@@ -282,6 +284,99 @@ def test_an_error_at_the_beginning_of_an_epoch_is_told(kind: dict) -> None:
             next(loader.epoch(0))
     finally:
         loader.close()
+
+
+class OneByOne(NaiveReader):
+    """Knows of an epoch before it is asked for a sample, and of how it was opened."""
+
+    def __init__(self) -> None:
+        super().__init__(len(Y), X.shape[1:], X.dtype)
+        self.ready, self.coming = False, []
+
+    def make_ready(self) -> None:
+        self.ready = True
+
+    def begin(self, order) -> None:
+        self.coming = order.tolist()
+
+    def read_one(self, index: int):
+        if not self.ready:
+            raise BackendError("it was not made ready.")
+        if index not in self.coming:
+            raise BackendError("not what was announced.")
+        return X[index].copy(), int(Y[index])
+
+
+@pytest.mark.parametrize("kind", QUICK, ids=str)
+def test_readers_that_make_batches_of_their_own_are_told_the_order_too(kind: dict) -> None:
+    loader = loading.make_loader(OneByOne(), spec(**kind))
+    loader.start()
+    try:
+        for epoch, batches in ((0, 3), (1, None), (2, 2)):
+            plan = order.batch_indices(spec(**kind), 300, epoch, batches)
+            for indices, (x, y) in zip(plan, loader.epoch(epoch, batches), strict=True):
+                assert np.array_equal(x.numpy(), X[indices])
+                assert np.array_equal(y.numpy(), Y[indices])
+    finally:
+        loader.close()
+
+
+class Unopenable(ArrayReader):
+    def make_ready(self) -> None:
+        raise BackendError("the store is gone.")
+
+
+class UnopenableOneByOne(OneByOne):
+    def make_ready(self) -> None:
+        raise BackendError("the store is gone.")
+
+
+@pytest.mark.parametrize("reader", [Unopenable, UnopenableOneByOne])
+def test_worker_processes_open_the_store_when_they_start(reader: type[Reader]) -> None:
+    loader = loading.make_loader(reader(), spec(workers=2))
+    try:
+        with pytest.raises(BackendError, match=r"^the store is gone\.$"):
+            loader.start()
+    finally:
+        loader.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_made_by_readers_are_page_locked_where_that_is_asked_for(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: locked.append(tensor.dtype) or tensor)
+    kind = spec(workers=workers, worker_kind="thread")
+    plan = order.Order(kind, 300)
+    maker = (
+        makers.ThreadMaker(OneByOne(), kind, plan, pin=True)
+        if workers
+        else makers.InlineMaker(OneByOne(), plan, pin=True)
+    )
+    maker.start()
+    try:
+        delivered = list(maker.epoch(0, 2))
+    finally:
+        maker.close()
+    assert sorted(map(str, locked)) == sorted(str(x.dtype) for batch in delivered for x in batch)
+
+
+def test_an_epoch_may_end_after_its_loader(recwarn: pytest.WarningsRecorder) -> None:
+    loader = loading.make_loader(ArrayReader(), spec(workers=2))
+    batches = loader.epoch(0)
+    next(batches)
+    loader.close()
+    batches.close()
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_closing_the_ring_raises_nothing_after_an_error_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(cudaHostRegister=lambda *_: 0, cudaHostUnregister=lambda *_: 710)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: device)
+    ring = SharedRing(ArrayReader(), 2, 32, 32, pin=True)
+    ring.close()
+    ring.close()
 
 
 class ExitingReader(ArrayReader):

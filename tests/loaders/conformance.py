@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from bench.contracts.backend import Backend, BackendError
-from bench.contracts.reader import BatchReader, Reader, torch_dtype
+from bench.contracts.reader import BatchReader, PerProcess, Reader, torch_dtype
 from bench.contracts.source import SampleBlock, Schema
 
 COUNT = 23
@@ -223,6 +223,16 @@ class BackendConformance:
     @given(indices=st.lists(st.integers(0, COUNT - 1), max_size=2 * COUNT))
     def test_any_indices(self, store: Store, indices: list[int]) -> None:
         store.check(indices, store.open().__getitems__(indices))
+
+    def test_nothing_is_left_to_open_once_it_is_ready(self, store: Store) -> None:
+        reader = store.open()
+        if not isinstance(reader, Reader):
+            pytest.skip("is not one of ours")
+        reader.make_ready()
+        parts = list(vars(reader).values())
+        parts += [inner for part in parts if hasattr(part, "__dict__") for inner in vars(part).values()]
+        assert all(part._pid == os.getpid() for part in parts if isinstance(part, PerProcess))
+        store.check([3, 1], reader.__getitems__([3, 1]))
 
     def test_no_indices_give_an_empty_batch(self, store: Store) -> None:
         store.check([], store.open().__getitems__([]))

@@ -22,6 +22,9 @@ from bench.contracts.backend import BackendError
 from bench.contracts.source import SampleBlock, Schema
 from bench.loaders.hdf5 import Hdf5Backend, Hdf5Options
 from bench.loaders.hdf5_layout import find_chunks, read_layout
+from bench.loaders.hdf5_library import suits_blocks
+from bench.loading.order import Order
+from bench.specs.spec import RunSpec
 
 SEVERAL = {"max_examples": 30, "deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 ZSTD, BLOSC = hdf5plugin.Zstd(), hdf5plugin.Blosc(shuffle=hdf5plugin.Blosc.SHUFFLE)
@@ -149,6 +152,18 @@ def shuffled_in_blocks() -> np.ndarray:
 
 
 ORDERS = {"full": np.random.default_rng(1).permutation(COUNT), "block": shuffled_in_blocks(), "none": np.arange(COUNT)}
+
+
+def test_every_epoch_of_a_block_shuffle_is_taken_for_one() -> None:
+    spec = RunSpec(backend="hdf5", dataset="cifar10", shuffle="block")
+    kept = 42
+    for count in (20_000, 50_000, 50_176):
+        held_out = np.flatnonzero(np.random.default_rng(7).random(count) > 0.2)
+        for members in (None, held_out):
+            orders = Order(spec, count, members)
+            assert all(suits_blocks(orders.epoch(epoch), 256, count, kept) for epoch in range(40)), (count, members)
+    full = Order(spec.model_copy(update={"shuffle": "full"}), 20_000)
+    assert not any(suits_blocks(full.epoch(epoch), 256, 20_000, kept) for epoch in range(10))
 
 
 def counted() -> tuple[int, int]:

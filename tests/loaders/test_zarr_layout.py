@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from conformance import COUNT, Store, Truth, check_batch
 from google_crc32c import value as crc32c
 
 from bench.contracts.backend import BackendError
+from bench.contracts.source import SampleBlock, Schema
 from bench.loaders import rows
 from bench.loaders.zarr_ import ZarrBackend, ZarrOptions
 from bench.loaders.zarr_layout import find_chunks, read_layout
@@ -299,3 +302,35 @@ def test_many_small_files_are_mapped_closely_and_too_many_are_an_error(
     monkeypatch.setattr(rows, "_allowed", lambda: COUNT - 1)
     with pytest.raises(BackendError, match=r"23 files take 23 mappings.*reader=library"):
         store.open().__getitems__([0])
+
+
+# The library reader
+
+
+def test_where_torch_has_one_thread_zarr_gets_one_too(tmp_path: Path) -> None:
+    x = np.arange(64 * 12, dtype=np.uint8).reshape(64, 1, 3, 4)
+    schema = Schema(
+        name="few",
+        split="train",
+        count=64,
+        shape=(1, 3, 4),
+        dtype="uint8",
+        classes=("a",),
+        licence="none",
+        origin="local",
+    )
+    ZarrBackend(ZarrOptions(chunk=2, shard=8, codec="zstd")).write(
+        [SampleBlock(x, np.zeros(64, np.int64))], schema, tmp_path
+    )
+    script = (
+        "import sys, threading, torch\n"
+        "from pathlib import Path\n"
+        "from bench.loaders.zarr_ import ZarrBackend, ZarrOptions\n"
+        "torch.set_num_threads(int(sys.argv[2]))\n"
+        "options = ZarrOptions(chunk=2, shard=8, codec='zstd')\n"
+        "ZarrBackend(options).open(Path(sys.argv[1])).__getitems__(list(range(0, 64, 3)))\n"
+        "print(sum(thread.name.startswith(('zarr_pool', 'asyncio_')) for thread in threading.enumerate()))\n"
+    )
+    asked = [sys.executable, "-c", script, str(tmp_path)]
+    counts = [int(subprocess.run([*asked, n], capture_output=True, text=True, check=True).stdout) for n in ("1", "2")]
+    assert counts[0] == 1 < counts[1]
