@@ -15,7 +15,7 @@ START_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds of one run and bytes of its store; None where no run of the same kind is known."""
+    """Seconds of one run and bytes of its store on disk; None where no run of the same kind is known."""
 
     run_s: float | None
     store_bytes: int | None
@@ -25,8 +25,8 @@ def estimates(cells: Mapping[str, RunSpec], records: Sequence[RunRecord]) -> dic
     """Return the estimate of each cell.
 
     The time of a run is that of equal runs; where there are none, that of runs of the same data set, model and
-    backend, by the number of samples. The size of a store is that of the same store, or, by the number of samples, of
-    one of the same backend and data set.
+    backend, by the number of samples. What a store takes of the disk is what the same store took, or, by the number of
+    samples, one of the same backend and data set.
     """
     known = [record for record in records if record.status == "ok" and record.data and record.store and record.epochs]
     return {name: Estimate(_run_s(spec, known), _store_bytes(spec, known)) for name, spec in cells.items()}
@@ -74,12 +74,12 @@ def _count(spec: RunSpec, known: Sequence[RunRecord]) -> int | None:
 
 def _store_bytes(spec: RunSpec, known: Sequence[RunRecord]) -> int | None:
     same = [
-        r.store.size_bytes for r in known if r.store and r.spec.backend == spec.backend and _same_store(r.spec, spec)
+        r.store.disk_bytes for r in known if r.store and r.spec.backend == spec.backend and _same_store(r.spec, spec)
     ]
     if same:
         return same[-1]
     per_sample = [
-        record.store.size_bytes / record.data.count
+        record.store.disk_bytes / record.data.count
         for record in known
         if record.store and record.data and (record.spec.dataset, record.spec.backend) == (spec.dataset, spec.backend)
     ]

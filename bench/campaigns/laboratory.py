@@ -59,7 +59,7 @@ class RunLaboratory:
         self._make_progress = make_progress
         self._cell, self._where, self._results = cell, where, results
         self._identity, self._keep_stores = identity, keep_stores
-        self._stores = BuiltStores(lambda path: cleaning.remove(cleaning.Doomed(path, size_bytes=0)))
+        self._stores = BuiltStores(lambda path: cleaning.remove(cleaning.Doomed(path, disk_bytes=0)))
         self.records: list[RunRecord] = []
 
     def measure(self, configuration: Configuration, samples: int, rung: int, limit_s: float) -> Measured:
@@ -88,7 +88,7 @@ class RunLaboratory:
         return Measured(
             samples=known.count,
             epoch_s=epoch_s.median,
-            store_bytes=known.size_bytes,
+            store_bytes=store.disk_bytes,
             peak_bytes=record.memory.peak_pss_bytes or 0,
             prepare_s=known.prepare_s,
             wall_s=time.monotonic() - begun,

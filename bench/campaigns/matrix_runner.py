@@ -107,7 +107,7 @@ class Run:
         # Which store a cell reads that has not run yet is not known: it could be any of its kind.
         kept = {cell: paths for cell, paths in self._stores.items() if cell in waiting or self._kind(cell) in kinds}
         for path in set().union(*self._stores.values()) - set().union(*kept.values()):
-            cleaning.remove(cleaning.Doomed(path, size_bytes=0))
+            cleaning.remove(cleaning.Doomed(path, disk_bytes=0))
         self._stores = kept
 
     def _kind(self, cell: str) -> tuple[str, str]:

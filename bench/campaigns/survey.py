@@ -258,7 +258,7 @@ class Survey:
     def _remove_stores(self) -> None:
         if not self._keep_stores:
             for path in self._built:
-                cleaning.remove(cleaning.Doomed(path, size_bytes=0))
+                cleaning.remove(cleaning.Doomed(path, disk_bytes=0))
             self._built.clear()
 
 

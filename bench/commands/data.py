@@ -53,8 +53,8 @@ def prepare(
     kept = "" if store.built else ". It was there already: these are the figures of when it was built"
     loss = f", lossy (PSNR {known.lossy.psnr_db:.1f} dB)" if known.lossy else ""
     console.out(
-        f"{backend}: {known.count:,} samples of {dataset} ({known.origin}), {known.size_bytes / 1e6:,.1f} MB in "
-        f"{known.file_count:,} files, {decoding}, written in {known.prepare_s:.2f} s (memory +{growth_mb:.0f} MB), "
+        f"{backend}: {known.count:,} samples of {dataset} ({known.origin}), {store.disk_bytes / 1e6:,.1f} MB on disk "
+        f"in {known.file_count:,} files, {decoding}, written in {known.prepare_s:.2f} s (memory +{growth_mb:.0f} MB), "
         f"verified in {known.verify_s:.2f} s{loss}{kept}\n{store.path}"
     )
 
@@ -139,7 +139,7 @@ def clean(
         console.out("Nothing to remove.")
         return
     for item in doomed:
-        console.out(f"{item.size_bytes / 1e6:10,.1f} MB  {item.path}")
+        console.out(f"{item.disk_bytes / 1e6:10,.1f} MB  {item.path}")
     if dry_run:
         return
     if not yes and not typer.confirm(f"Remove these {len(doomed)} items?", err=True):

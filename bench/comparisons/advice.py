@@ -57,7 +57,7 @@ AIMS: Mapping[str, Aim] = {
     aim.name: aim
     for aim in (
         Aim("speed", "the shortest epoch", ("epoch_s", "store_mb", "peak_pss_mb", "prepare_s")),
-        Aim("disk", "the smallest store", ("store_mb", "epoch_s", "peak_pss_mb", "prepare_s")),
+        Aim("disk", "the store that takes least of the disk", ("store_mb", "epoch_s", "peak_pss_mb", "prepare_s")),
         Aim(
             "ram",
             "the lowest peak RAM of all processes of a run; mapped files are part of it, although the system can take "

@@ -7,6 +7,7 @@ store must have closed it.
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,11 @@ class Residency:
     def fraction(self) -> float:
         """Share of the pages that are in memory, 0…1; 0 for a store without any."""
         return self.resident_pages / self.page_count if self.page_count else 0.0
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of memory that the pages take: the last page of a file counts whole."""
+        return self.resident_pages * mmap.PAGESIZE
 
 
 @dataclass(frozen=True, slots=True)

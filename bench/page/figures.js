@@ -269,7 +269,7 @@ Bench.figures = (() => {
       id: "disk",
       home: "figures",
       title: "Disk",
-      note: "Size of the store.",
+      note: "What the store takes of the disk.",
       of: single("store_mb", "c0"),
     },
     {

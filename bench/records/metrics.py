@@ -263,7 +263,9 @@ METRICS: dict[str, Metric] = {
         Metric("gpu_energy_j", "GPU energy over all counted epochs", "J", "lower", _of_gpu("energy_j")),
         Metric("gpu_temperature_c", "GPU temperature, highest", "°C", "lower", _of_gpu("temperature_c"), 0),
         Metric("gpu_sm_mhz", "GPU clock, lowest", "MHz", "higher", _of_gpu("sm_clock_mhz"), 0),
-        Metric("store_mb", "store", "MB", "lower", _one(lambda r: r.store.size_bytes / 1e6 if r.store else None)),
+        Metric(
+            "store_mb", "store on disk", "MB", "lower", _one(lambda r: r.store.disk_bytes / 1e6 if r.store else None)
+        ),
         Metric("files", "files", "files", "lower", _one(lambda r: r.store.file_count if r.store else None), 0),
         Metric(
             "decode_s",

@@ -19,6 +19,7 @@ from bench.contracts.errors import BenchError
 from bench.contracts.source import Origin, Split
 from bench.measure.page_cache import Achieved, CacheState
 from bench.records.learned import EvaluationInfo, FoldInfo, TrainingInfo
+from bench.records.stored import StoreInfo
 from bench.specs.spec import RunSpec, Shuffle
 
 SCHEMA_VERSION = 2
@@ -119,26 +120,6 @@ class DataInfo(_Part):
         return size * _ITEM_BYTES[self.dtype]
 
 
-class Lossy(_Part):
-    """How far a lossy store is from its source."""
-
-    psnr_db: float
-
-
-class StoreInfo(_Part):
-    """The store that was read. Peak and baseline are of the preparing process."""
-
-    backend: str
-    options: dict[str, Any]
-    size_bytes: int
-    file_count: int
-    prepare_s: float
-    prepare_peak_rss_bytes: int
-    prepare_baseline_rss_bytes: int
-    digest_ok: bool
-    lossy: Lossy | None
-
-
 class IoInfo(_Part):
     """What an epoch read, summed over all processes of the run; None where the system does not tell."""
 
@@ -168,7 +149,7 @@ class EpochInfo(_Part):
     ``augment_s`` is what changing samples at random took, on the device; None where that was not asked for.
     ``open_s`` and ``worker_start_s`` are what opening the store and starting the workers took
     directly before this epoch, outside of it; None where they went on from the epoch before.
-    ``resident_before`` and ``resident_after`` are the shares of the store's bytes in the page cache.
+    ``resident_before`` and ``resident_after`` are the shares of the store's pages in the page cache.
     """
 
     epoch: int
@@ -199,7 +180,7 @@ class CacheInfo(_Part):
     """The state of the page cache: asked for, achieved, and how that is known.
 
     ``achieved`` is None for ``as-is``, which asks for nothing. ``resident_before`` is the share of the
-    store's bytes in memory before the counted epoch that was furthest from what was asked,
+    store's pages in memory before the counted epoch that was furthest from what was asked,
     ``resident_after`` the share after the last epoch.
     """
 
@@ -223,7 +204,7 @@ class SamplerInfo(_Part):
 class MemoryInfo(_Part):
     """Proportional set size of the run's process tree; the parts are those at the peak.
 
-    ``page_cache_bytes`` is what the kernel kept of the store's files after the last epoch: it can be
+    ``page_cache_bytes`` is what the kernel kept of the store's files after the last epoch, in whole pages: it can be
     reclaimed at any time, so it is no part of the others. ``rss_peaks_sum_bytes`` adds the peak resident
     sizes of the processes that were alive at the end, an upper bound that counts shared pages repeatedly.
     ``limited_peak_bytes`` is the most that a run under a memory limit used, page cache included (cgroup v2).

@@ -13,7 +13,7 @@ from bench.report.tables import Table
 
 
 def planned_table(matrix: Matrix, slots: Sequence[Slot], records: Sequence[RunRecord]) -> Table:
-    """Return a row for each cell: how often it runs, the time of all its runs and the size of its store."""
+    """Return a row for each cell: how often it runs, the time of all its runs and the size of its store on disk."""
     expected = estimates(matrix.cells, records)
     runs = Counter(slot.cell for slot in slots)
     rows = [
@@ -29,7 +29,7 @@ def planned_table(matrix: Matrix, slots: Sequence[Slot], records: Sequence[RunRe
     known_bytes = [size for size in stores.values() if size is not None]
     notes.append(_sum("disk", f"{sum(known_bytes) / 1e6:,.0f} MB", len(known_bytes), len(stores), "store"))
     notes.append("By earlier records of the same and similar runs; preparing stores comes on top.")
-    return Table("Planned", ["cell", "runs", "about, min", "store, about MB"], rows, notes)
+    return Table("Planned", ["cell", "runs", "about, min", "store on disk, about MB"], rows, notes)
 
 
 def _minutes(expected: Estimate, runs: int) -> str:

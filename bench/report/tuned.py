@@ -86,7 +86,7 @@ class Tuned:
 
     def table(self) -> Table:
         """Return the Pareto set and the defaults, one row each, the fastest first."""
-        columns = ["configuration", "epoch, s", "epoch, of the defaults'", "store, MB", "peak RAM, MB"]
+        columns = ["configuration", "epoch, s", "epoch, of the defaults'", "store on disk, MB", "peak RAM, MB"]
         columns += ["preparation, s", "runs", "measured on"]
         rows = [self._row(candidate) for candidate in self.found.shown()]
         record = self.records[-1]

@@ -21,6 +21,7 @@ class CacheEpoch:
     brought: Brought
     read_bytes: int | None = None
     resident_after: float | None = None
+    resident_bytes_after: int | None = None
 
 
 @dataclass(slots=True)

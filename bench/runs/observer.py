@@ -212,7 +212,8 @@ class _Observer:
         self._sampler.sample()
         residency = self._pages.residency()
         epoch = self._found.cache[-1]
-        epoch.resident_after = residency.fraction if residency is not None else None
+        if residency is not None:
+            epoch.resident_after, epoch.resident_bytes_after = residency.fraction, residency.resident_bytes
         if used is not None and opening_bytes is not None:
             epoch.read_bytes = used.storage_read_bytes + opening_bytes
         last = self._found.epochs[-1]

@@ -19,13 +19,12 @@ from bench.records.record import (
     DataInfo,
     ErrorInfo,
     GpuInfo,
-    Lossy,
     MemoryInfo,
     RunRecord,
     SamplerInfo,
     Skipped,
-    StoreInfo,
 )
+from bench.records.stored import Lossy, StoreInfo
 from bench.runs.attempt import Attempt
 from bench.runs.findings import Findings
 from bench.runs.observer import RunProgress, observe
@@ -185,7 +184,7 @@ def _record(spec: RunSpec, started_at: str, attempt: Attempt, found: Findings, s
         order=found.order,
         epochs=found.epochs,
         cache=_cache_info(spec, found, store),
-        memory=_memory_info(found, store),
+        memory=_memory_info(found),
         gpu=_gpu_info(found),
         training=found.training,
         validation=found.validation,
@@ -195,17 +194,16 @@ def _record(spec: RunSpec, started_at: str, attempt: Attempt, found: Findings, s
     return record.model_copy(update={"warnings": checks.warnings_for(record)})
 
 
-def _memory_info(found: Findings, store: Store | None) -> MemoryInfo:
+def _memory_info(found: Findings) -> MemoryInfo:
     sampled = None if found.concludes_only else found.sampled
     peak = sampled.peak if sampled else None
-    resident = found.cache[-1].resident_after if found.cache else None
     return MemoryInfo(
         peak_pss_bytes=peak.total_bytes if peak else None,
         baseline_pss_bytes=None if found.concludes_only else found.baseline_pss_bytes,
         anon_bytes=peak.anon_bytes if peak else None,
         file_bytes=peak.file_bytes if peak else None,
         shmem_bytes=peak.shmem_bytes if peak else None,
-        page_cache_bytes=round(resident * store.manifest.size_bytes) if store and resident is not None else None,
+        page_cache_bytes=found.cache[-1].resident_bytes_after if found.cache else None,
         rss_peaks_sum_bytes=sampled.rss_peaks_sum_bytes if sampled else None,
         limited_peak_bytes=None if found.concludes_only else found.limited_peak_bytes,
         sampler=SamplerInfo(samples=sampled.samples, cpu_s=sampled.cpu_s, duration_s=sampled.duration_s)
@@ -300,6 +298,7 @@ def _store_info(spec: RunSpec, store: Store) -> StoreInfo:
         backend=manifest.backend,
         options=kind.model_validate({**spec.options, **manifest.options}).model_dump(mode="json"),
         size_bytes=manifest.size_bytes,
+        allocated_bytes=store.allocated_bytes,
         file_count=manifest.file_count,
         prepare_s=manifest.prepare_s,
         prepare_peak_rss_bytes=manifest.prepare_peak_rss_bytes,

@@ -17,10 +17,10 @@ from bench.stores.prepare import disk_errors
 
 @dataclass(frozen=True, slots=True)
 class Doomed:
-    """Something that may be removed, and its size."""
+    """Something that may be removed, and what it takes of the disk."""
 
     path: Path
-    size_bytes: int
+    disk_bytes: int
 
 
 def find(data_dir: Path, backend: str | None, dataset: str | None, *, downloads: bool) -> list[Doomed]:
@@ -29,7 +29,7 @@ def find(data_dir: Path, backend: str | None, dataset: str | None, *, downloads:
         stores = [path for path, _ in store.find_stores(data_dir)]
         _require_known("backend", backend, [*registry.backends(), *(path.name.rpartition("-")[0] for path in stores)])
         _require_known("data set", dataset, [*registry.datasets(), *(path.parent.name for path in stores)])
-        return [Doomed(path, _size_bytes(path)) for path in _matching(data_dir, stores, backend, dataset, downloads)]
+        return [Doomed(path, _disk_bytes(path)) for path in _matching(data_dir, stores, backend, dataset, downloads)]
 
 
 def _matching(
@@ -72,14 +72,14 @@ def remove(item: Doomed) -> int:
     """Remove an item and return the bytes freed: none if a build is using it right now."""
     if item.path.is_file():
         item.path.unlink()
-        return item.size_bytes
+        return item.disk_bytes
     lock = FileLock(store.lock_path(item.path))
     try:
         with lock.acquire(timeout=0):
             store.remove_tree(item.path)
     except Timeout:
         return 0
-    return item.size_bytes
+    return item.disk_bytes
 
 
 def _require_known(kind: str, name: str | None, known: list[str]) -> None:
@@ -87,5 +87,9 @@ def _require_known(kind: str, name: str | None, known: list[str]) -> None:
         raise registry.UnknownNameError(registry.unknown(kind, name, sorted(set(known))))
 
 
-def _size_bytes(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else store.files_state(path).size_bytes
+def _disk_bytes(path: Path) -> int:
+    if path.is_file():
+        found = path.stat()
+        return found.st_blocks * store.BLOCK_BYTES or found.st_size
+    state = store.files_state(path)
+    return state.allocated_bytes or state.size_bytes

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def prepare(
                     found = _intact(path, backend, truth, progress, repair=repair)
                     if found is not None:
                         # The same samples may come from elsewhere now, with other files left out.
-                        return Store(path, found.manifest.model_copy(update={"decoding": truth.decoding}))
+                        return replace(found, manifest=found.manifest.model_copy(update={"decoding": truth.decoding}))
                 store.remove_tree(path)
             return _build(spec, backend, source, truth, path, progress)
 
@@ -124,8 +125,9 @@ def _intact(path: Path, backend: Backend[Any], truth: Truth, progress: Progress,
         if found is None:
             return None
         _require_same(found, truth)
-        if found.untouched():
-            return found
+        state = store.files_state(found.root)
+        if state.id == found.manifest.files_id:
+            return replace(found, allocated_bytes=state.allocated_bytes)
         result = read_back(backend, found.root, truth.schema, found.hashes(), None, progress)
         if result.problem is not None:
             raise StoreError(store.damaged(path, result.problem))
@@ -134,9 +136,9 @@ def _intact(path: Path, backend: Backend[Any], truth: Truth, progress: Progress,
             return None
         raise
     # Same bytes under new modification times, as after a copy of the cache.
-    manifest = found.manifest.model_copy(update={"files_id": store.files_state(found.root).id})
+    manifest = found.manifest.model_copy(update={"files_id": state.id})
     store.write_manifest(path, manifest)
-    return Store(path, manifest)
+    return Store(path, manifest, allocated_bytes=state.allocated_bytes)
 
 
 def _require_same(found: Store, truth: Truth) -> None:
@@ -214,7 +216,7 @@ def _build(
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    return Store(path, manifest, built=True)
+    return Store(path, manifest, built=True, allocated_bytes=state.allocated_bytes)
 
 
 def _watched(blocks: Iterable[SampleBlock], progress: Progress) -> Iterator[SampleBlock]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ FORMAT_VERSION = 2
 """Raised when the layout of the store folder or the meaning of the manifest changes."""
 
 BUILD_PREFIX = ".building-"
+BLOCK_BYTES = 512
+"""The unit of ``st_blocks``, whatever the blocks of the file system are."""
+
 _STORE_NAME = re.compile(r"[^/.][^/]*-[0-9a-f]{16}")
 _LEFTOVER_NAME = re.compile(re.escape(BUILD_PREFIX) + _STORE_NAME.pattern + r"(\.removed)?-[0-9]+")
 _SOURCE_NAME = re.compile(r"([^/.][^/]*)-[0-9a-f]{16}(\.part-[0-9]+)?")
@@ -87,6 +91,14 @@ class Store:
     built: bool = False
     """Whether it has only just been written."""
 
+    allocated_bytes: int | None = None
+    """What its data take of the disk, seen when it was built or found; None where the file system does not tell."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """What its data take of the disk as far as that is known, else their size."""
+        return self.allocated_bytes or self.manifest.size_bytes
+
     @property
     def root(self) -> Path:
         """The folder that the backend wrote and opens."""
@@ -104,17 +116,18 @@ class Store:
             raise StoreError(damaged(self.path, "its list of hashes is not what was written"))
         return hashes
 
-    def untouched(self) -> bool:
-        """Whether no file was added, removed, resized or rewritten since the store was built."""
-        return files_state(self.root).id == self.manifest.files_id
-
 
 @dataclass(frozen=True, slots=True)
 class FilesState:
-    """Names, sizes and times of change of a folder's files, condensed."""
+    """Names, sizes and times of change of a folder's files, condensed.
+
+    ``allocated_bytes`` is what the files and folders take of the disk, in whole blocks, as ``du`` counts them; None
+    where the file system does not tell. On some, files that were just written have blocks only once they are synced.
+    """
 
     id: str
     size_bytes: int
+    allocated_bytes: int | None
     file_count: int
 
 
@@ -122,22 +135,25 @@ def files_state(root: Path) -> FilesState:
     """Return the state of all files under ``root``; reads no file content."""
     state = xxhash.xxh3_128()
     size_bytes = file_count = 0
-    for name, stat in _walk(os.fspath(root), ""):
+    blocks = root.stat().st_blocks
+    for name, found in _walk(os.fspath(root), ""):
+        blocks += found.st_blocks
+        if stat.S_ISDIR(found.st_mode):
+            continue
         # The time of change, unlike that of modification, cannot be set back.
-        state.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n".encode())
-        size_bytes += stat.st_size
+        state.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n".encode())
+        size_bytes += found.st_size
         file_count += 1
-    return FilesState(state.hexdigest(), size_bytes, file_count)
+    return FilesState(state.hexdigest(), size_bytes, blocks * BLOCK_BYTES or None, file_count)
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
+        yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False)
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, f"{prefix}{entry.name}/")
-        else:
-            yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False)
 
 
 def stores_folder(data_dir: Path) -> Path:

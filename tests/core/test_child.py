@@ -17,7 +17,7 @@ from bench.child import Child, ChildDiedError, sigint_held, start_held
 from bench.contracts.source import SilentProgress, SourceError
 from bench.specs.spec import StoreSpec, make_spec
 from bench.stores import isolated
-from bench.stores.store import StoreError
+from bench.stores.store import StoreError, files_state
 
 
 def speak(link, *words) -> None:
@@ -187,7 +187,7 @@ def spec(backend: str) -> StoreSpec:
 
 def test_preparing_elsewhere_gives_the_store_and_its_own_memory(tmp_path: Path) -> None:
     store = isolated.prepare(spec("toy"), tmp_path, (), SilentProgress())
-    assert store.untouched()
+    assert store.manifest.files_id == files_state(store.root).id
     assert store.manifest.prepare_baseline_rss_bytes < 400_000_000
     assert isolated.verify(spec("toy"), tmp_path, (), SilentProgress())[1].problem is None
 

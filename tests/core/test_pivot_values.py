@@ -86,11 +86,11 @@ def test_why_nothing_is_marked_is_told_once_for_all_places() -> None:
     assert notes(three, "epoch_s,samples_per_s,store_mb") == [
         "No best value is marked in epoch; throughput: they did not run in turns: use `bench compare` or "
         "`bench matrix`.",
-        "No best value is marked in store (cifar10): another one has the same value.",
+        "No best value is marked in store on disk (cifar10): another one has the same value.",
     ]
     two = [*runs("cifar10", "cnn", 5), *runs("cifar10", "none")]
     assert notes(two, "epoch_s,store_mb")[1] == (
-        "No best value is marked in store (cifar10, none): another one has the same value."
+        "No best value is marked in store on disk (cifar10, none): another one has the same value."
     )
 
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import toy_plugins
 import xxhash
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.contracts.source import SampleBlock, SilentProgress, SourceError
 from bench.specs.spec import StoreSpec, make_spec
 from bench.stores import digest, store
@@ -29,6 +32,17 @@ def build(folder: Path, backend: str = "toy", *options: str, repair: bool = Fals
 
 def check(folder: Path, backend: str = "toy", **fields):
     return verify(spec(backend, **fields), folder, (), SilentProgress())[1]
+
+
+def untouched(built: store.Store) -> bool:
+    return store.files_state(built.root).id == built.manifest.files_id
+
+
+def du_bytes(folder: Path) -> int:
+    """What ``du`` says once all is on the disk: until then, files of some file systems have no blocks."""
+    os.sync()
+    told = subprocess.run(["du", "-s", "-B1", folder], capture_output=True, text=True, check=True).stdout
+    return int(told.split()[0])
 
 
 def complete_stores(folder: Path) -> list[Path]:
@@ -57,6 +71,56 @@ def test_a_store_is_built_once_and_found_again(tmp_path: Path) -> None:
     assert first.manifest.count == toy_plugins.COUNT
     assert first.manifest.store_digest == first.manifest.source_digest
     assert first.manifest.size_bytes == sum(f.stat().st_size for f in first.root.rglob("*") if f.is_file())
+
+
+def test_what_files_of_one_byte_take_of_the_disk_is_what_du_says(tmp_path: Path) -> None:
+    for number in range(300):
+        folder = tmp_path / str(number % 7) / "deep"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / str(number)).write_bytes(b"x")
+    store.sync_tree(tmp_path)
+    state = store.files_state(tmp_path)
+    assert state.allocated_bytes == du_bytes(tmp_path)
+    assert (state.size_bytes, state.file_count) == (300, 300)
+
+
+def test_a_file_system_that_counts_no_blocks_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "BLOCK_BYTES", 0)
+    built = build(tmp_path)
+    assert built.allocated_bytes is None
+    assert built.disk_bytes == built.manifest.size_bytes
+
+
+@pytest.mark.parametrize("backend", ["filesystem", "zarr"])
+def test_what_a_store_takes_of_the_disk_is_known_when_it_is_built_and_when_it_is_found(
+    tmp_path: Path, backend: str
+) -> None:
+    built = build(tmp_path, backend)
+    assert built.allocated_bytes == built.disk_bytes == du_bytes(built.root)
+    found = build(tmp_path, backend)
+    assert not found.built
+    assert found.allocated_bytes == built.allocated_bytes
+
+
+def test_blocks_of_the_disk_are_counted_once_files_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file system that allocates late: ext4, xfs and btrfs count what they have put off."""
+    sync, look, done = store.sync_tree, store.files_state, []
+    monkeypatch.setattr(store, "sync_tree", lambda root: (done.append("synced"), sync(root)))
+    monkeypatch.setattr(store, "files_state", lambda root: (done.append("looked"), look(root))[1])
+    build(tmp_path)
+    assert done == ["synced", "looked"]
+
+
+def test_prepare_and_clean_tell_what_a_store_takes_of_the_disk(tmp_path: Path) -> None:
+    data = ("--data-dir", str(tmp_path))
+    told = CliRunner().invoke(
+        app, ["prepare", "--backend", "filesystem", "--dataset", "toys", "--source", "synthetic", *data]
+    )
+    (path,) = complete_stores(tmp_path)
+    assert f", {du_bytes(path / 'data') / 1e6:,.1f} MB on disk in 302 files, " in told.stdout
+    assert du_bytes(path) > 10 * build(tmp_path, "filesystem").manifest.size_bytes
+    cleaned = CliRunner().invoke(app, ["clean", "--dry-run", *data]).stdout
+    assert f"{du_bytes(path) / 1e6:10,.1f} MB  {path}" in cleaned
 
 
 def test_reading_options_share_a_store_and_writing_options_do_not(tmp_path: Path) -> None:
@@ -184,15 +248,17 @@ def test_a_file_in_the_place_of_a_store_is_damage(tmp_path: Path) -> None:
     path.write_text("not a store")
     with pytest.raises(StoreError, match="damaged"):
         build(tmp_path)
-    assert build(tmp_path, repair=True).untouched()
+    assert untouched(build(tmp_path, repair=True))
 
 
 def test_copied_files_are_read_again_before_they_are_believed(tmp_path: Path) -> None:
     built = build(tmp_path)
     for file in built.root.iterdir():
         os.utime(file, ns=(1, 1))
-    assert not built.untouched()
-    assert build(tmp_path).untouched()
+    assert not untouched(built)
+    again = build(tmp_path)
+    assert untouched(again)
+    assert again.allocated_bytes == built.allocated_bytes
 
 
 def test_rebuild_replaces_an_intact_store(tmp_path: Path) -> None:
@@ -233,7 +299,7 @@ def test_killed_while_building_leaves_nothing_that_is_taken_for_complete(
     assert complete_stores(tmp_path) == []
     assert len(store.find_leftovers(tmp_path)) == 1
     monkeypatch.setenv("TOY_WRITE_S", "0")
-    assert build(tmp_path, "toy-slow-write").untouched()
+    assert untouched(build(tmp_path, "toy-slow-write"))
     assert store.find_leftovers(tmp_path) == []
 
 

@@ -44,7 +44,8 @@ def test_the_record_has_the_promised_names(record: RunRecord) -> None:
         "": "schema_version spec_id spec status error warnings environment started_at data store ideal epochs cache "
         "memory gpu",
         "data": "name split count shape dtype classes origin digest",
-        "store": "backend options size_bytes file_count prepare_s prepare_peak_rss_bytes digest_ok lossy",
+        "store": "backend options size_bytes allocated_bytes file_count prepare_s prepare_peak_rss_bytes digest_ok "
+        "lossy",
         "cache": "asked achieved resident_before resident_after proof",
         "memory": "peak_pss_bytes baseline_pss_bytes anon_bytes file_bytes shmem_bytes",
     }

@@ -210,6 +210,15 @@ def test_times_that_cannot_be_held_leave_the_counters() -> None:
     assert finding(found, "read_calls").verdict == "more"
 
 
+def test_a_baseline_that_knows_a_store_by_its_size_alone_is_held_by_that() -> None:
+    old = TEMPLATE.store.model_copy(update={"allocated_bytes": None})
+    now = old.model_copy(update={"allocated_bytes": old.size_bytes + 4096})
+    found = judge(day(*QUIET, store=old), day(*QUIET, store=now))
+    assert finding(found, "store_size_mb").verdict == "equal"
+    larger = now.model_copy(update={"size_bytes": now.size_bytes + 1})
+    assert finding(judge(day(*QUIET, store=old), day(*QUIET, store=larger)), "store_size_mb").verdict == "more"
+
+
 def test_failed_runs_are_left_out() -> None:
     broken = [run([9.0], block=6, status="failed"), run([9.0], block=7, status="failed")]
     assert finding(judge(day(*QUIET), day(*QUIET) + broken)).n == (6, 6)

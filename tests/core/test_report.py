@@ -78,6 +78,13 @@ def test_unknown_is_not_zero(record: RunRecord) -> None:
     assert ["peak RAM (PSS)", "n/a", "MB"] in run_table([unknown]).rows
 
 
+def test_a_store_counts_as_what_it_takes_of_the_disk_where_that_is_known(record: RunRecord) -> None:
+    sizes = {"size_bytes": 23_100_000, "allocated_bytes": 41_500_000}
+    seen = record.model_copy(update={"store": record.store.model_copy(update=sizes)})
+    unseen = record.model_copy(update={"store": seen.store.model_copy(update={"allocated_bytes": None})})
+    assert [METRICS["store_mb"].text([one]) for one in (seen, unseen)] == ["41.5", "23.1"]
+
+
 def test_the_run_table_has_every_promised_figure_with_its_unit(record: RunRecord) -> None:
     table = run_table([record])
     units = {row[0]: row[2] for row in table.rows}
@@ -110,7 +117,7 @@ def test_the_run_table_has_every_promised_figure_with_its_unit(record: RunRecord
         "read by system calls": "MB per epoch",
         "read calls": "per epoch",
         "major page faults": "per epoch",
-        "store": "MB",
+        "store on disk": "MB",
         "files": "files",
         "preparation": "s",
         "training loss, last epoch": "nats",

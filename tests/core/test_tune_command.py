@@ -51,7 +51,7 @@ def test_it_finds_records_and_says_what_it_found(bench, tmp_path: Path) -> None:
     records = [read_record(path) for path in (tmp_path / "results").glob("*.json")]
     assert {record.environment["tuning"]["id"] for record in records} == {found["id"]}
     measured = [(run["samples"], run["store_bytes"], run["prepare_s"]) for row in found["rows"] for run in row["runs"]]
-    recorded = [(r.data.count, r.store.size_bytes, r.store.prepare_s) for r in records if r.status == "ok"]
+    recorded = [(r.data.count, r.store.disk_bytes, r.store.prepare_s) for r in records if r.status == "ok"]
     assert set(measured) <= set(recorded)
     for row in found["rows"]:
         command = shlex.split(row["command"])

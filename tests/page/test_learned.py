@@ -9,7 +9,8 @@ from bench.page import learned
 from bench.page.content import page_content
 from bench.page.equality import equality
 from bench.records.groups import equal_runs, same_work
-from bench.records.record import Lossy, RunRecord
+from bench.records.record import RunRecord
+from bench.records.stored import Lossy
 from bench.report.labels import Methods
 
 TRUE = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]

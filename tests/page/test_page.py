@@ -11,7 +11,8 @@ from bench.page.equality import equality
 from bench.page.methods import metric_values, parts, time_line, waits
 from bench.page.payback import Cost, least_in_total
 from bench.records.groups import equal_runs, same_work
-from bench.records.record import ErrorInfo, Lossy, RunRecord, WarningInfo
+from bench.records.record import ErrorInfo, RunRecord, WarningInfo
+from bench.records.stored import Lossy
 from bench.report.labels import Methods
 
 

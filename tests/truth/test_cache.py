@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from mmap import PAGESIZE
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,18 @@ def test_warm_is_verified_and_nothing_is_read_from_storage(bench_environment, tm
     for info in record.epochs:
         assert info.resident_before >= 0.99
         assert info.io.storage_read_bytes <= 0.001 * DATA_BYTES
+
+
+def test_small_files_take_whole_pages_of_memory_and_whole_blocks_of_the_disk(bench_environment, tmp_path: Path) -> None:
+    arguments = ("filesystem", "--data-dir", str(tmp_path / "data"), "--epochs", "1", "--cache", "warm")
+    record = run(bench_environment, tmp_path, *arguments, count=160, side=8).record
+    require_disk(record)
+    (root,) = (tmp_path / "data" / "stores").glob("*/*/data")
+    sizes = [path.stat().st_size for path in root.rglob("*") if path.is_file()]
+    assert record.memory.page_cache_bytes == sum(-(-size // PAGESIZE) * PAGESIZE for size in sizes) > 2 * sum(sizes)
+    told = subprocess.run(["du", "-s", "-B1", root], capture_output=True, text=True, check=True).stdout
+    assert record.store.allocated_bytes == int(told.split()[0])
+    assert record.store.size_bytes == sum(sizes)
 
 
 def test_a_store_that_stays_mapped_is_not_called_cold(bench_environment, tmp_path: Path) -> None:
