@@ -84,7 +84,6 @@ class RunLaboratory:
         if epoch_s is None:
             raise TuneError("the record of its run holds no epoch.")
         epochs = [*record.epochs, *([record.ideal] if record.ideal else [])]
-        building_s = known.prepare_s + known.verify_s if store.built else 0.0
         return Measured(
             samples=known.count,
             epoch_s=epoch_s.median,
@@ -92,7 +91,7 @@ class RunLaboratory:
             peak_bytes=record.memory.peak_pss_bytes or 0,
             prepare_s=known.prepare_s,
             wall_s=time.monotonic() - begun,
-            work_s=sum(epoch.epoch_s for epoch in epochs) + building_s,
+            work_s=sum(epoch.epoch_s for epoch in epochs) + store.built_s,
         )
 
     def tidy(self, kept: Collection[Configuration]) -> None:

@@ -159,16 +159,15 @@ class Survey:
         if epoch is None:
             raise SurveyError("its run held no epoch.")
         epochs = [*record.epochs, *([record.ideal] if record.ideal else [])]
-        known = store.manifest
         return Pilot(
             slot.cell,
-            known.count,
+            store.manifest.count,
             epoch.median,
             value.median if value is not None else epoch.median,
             ended - built,
             sum(one.epoch_s for one in epochs),
             built - begun,
-            known.prepare_s + known.verify_s if store.built else 0.0,
+            store.built_s,
         )
 
     def _main(self, pilots: list[Pilot]) -> None:

@@ -22,8 +22,9 @@ class StoreInfo(_Part):
     """The store that was read.
 
     ``size_bytes`` is the sum of its files' sizes, ``allocated_bytes`` what files and folders take of the disk, in whole
-    blocks, as ``du`` counts them; None where the file system does not tell, and in older records. Peak and baseline are
-    of the preparing process.
+    blocks, as ``du`` counts them; None where the file system does not tell, and in older records. ``prepare_s`` is
+    the time that writing and syncing it took, without what the source took to hand over its samples; in records of
+    before ``allocated_bytes`` that is part of it. Peak and baseline are of the preparing process.
     """
 
     backend: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -165,10 +166,11 @@ def _build(
         progress.start(f"writing {spec.dataset} as {backend.name}", schema.count, "samples")
         baseline_bytes = memory.current_rss_bytes()
         memory.reset_peak_rss()
+        samples = _Timed(_watched(truth.samples(source), progress))
         started = time.perf_counter()
-        backend.write(_watched(truth.samples(source), progress), schema, root)
+        backend.write(samples, schema, root)
         store.sync_tree(root)
-        prepare_s = time.perf_counter() - started
+        written_s = time.perf_counter() - started
         peak_bytes = memory.peak_rss_bytes()
         progress.finish()
         lossy = backend.capabilities.lossy
@@ -200,7 +202,7 @@ def _build(
             size_bytes=state.size_bytes,
             file_count=state.file_count,
             files_id=state.id,
-            prepare_s=prepare_s,
+            prepare_s=written_s - samples.source_s,
             verify_s=result.read_s,
             prepare_peak_rss_bytes=peak_bytes,
             prepare_baseline_rss_bytes=baseline_bytes,
@@ -216,7 +218,32 @@ def _build(
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    return Store(path, manifest, built=True, allocated_bytes=state.allocated_bytes)
+    built_s = written_s + result.read_s
+    return Store(path, manifest, built=True, built_s=built_s, allocated_bytes=state.allocated_bytes)
+
+
+class _Timed:
+    """Hands samples to a backend; ``source_s`` is how long the thread that writes waited for the source.
+
+    Another thread of the backend's may take them while this one writes. That time is not counted: it is not known to
+    be time in which nothing was written, and taken off it could leave less than the writing took, or less than none.
+    """
+
+    def __init__(self, blocks: Iterator[SampleBlock]) -> None:
+        self._blocks = blocks
+        self._writer = threading.get_ident()
+        self.source_s = 0.0
+
+    def __iter__(self) -> Iterator[SampleBlock]:
+        return self
+
+    def __next__(self) -> SampleBlock:
+        started = time.perf_counter()
+        try:
+            return next(self._blocks)
+        finally:
+            if threading.get_ident() == self._writer:
+                self.source_s += time.perf_counter() - started
 
 
 def _watched(blocks: Iterable[SampleBlock], progress: Progress) -> Iterator[SampleBlock]:

@@ -28,7 +28,7 @@ from bench.contracts.source import Origin, Progress, Split
 from bench.stores.content import Content, Decoding
 from bench.stores.digest import Hashes, split_digest
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when the layout of the store folder or the meaning of the manifest changes."""
 
 BUILD_PREFIX = ".building-"
@@ -53,7 +53,7 @@ class LossInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What is known of a store since it was built."""
+    """What is known of a store since it was built; ``prepare_s`` leaves out the time that the source took."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,6 +90,9 @@ class Store:
     manifest: Manifest
     built: bool = False
     """Whether it has only just been written."""
+
+    built_s: float = 0.0
+    """What writing it just now and reading it back took, the source's part included; 0 where it was there already."""
 
     allocated_bytes: int | None = None
     """What its data take of the disk, seen when it was built or found; None where the file system does not tell."""

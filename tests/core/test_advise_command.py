@@ -50,8 +50,8 @@ class Laboratory:
         self.now += count / 1000 if built else 0
         (path / "data").mkdir(parents=True, exist_ok=True)
         (path / "manifest.json").touch()
-        known = SimpleNamespace(count=count, size_bytes=1000, prepare_s=count / 1000, verify_s=0.0)
-        return Store(path, known, built)
+        known = SimpleNamespace(count=count, size_bytes=1000)
+        return Store(path, known, built, built_s=count / 1000 if built else 0.0)
 
     def run(self, spec, places, progress, attempt) -> runner.Outcome:
         self.runs.append((spec, attempt.campaign.id))

@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from bench.cli import app
 from bench.contracts.source import SampleBlock, SilentProgress, SourceError
 from bench.specs.spec import StoreSpec, make_spec
 from bench.stores import digest, store
+from bench.stores import prepare as preparing
 from bench.stores.prepare import prepare, verify
 from bench.stores.store import StoreError
 
@@ -121,6 +124,50 @@ def test_prepare_and_clean_tell_what_a_store_takes_of_the_disk(tmp_path: Path) -
     assert du_bytes(path) > 10 * build(tmp_path, "filesystem").manifest.size_bytes
     cleaned = CliRunner().invoke(app, ["clean", "--dry-run", *data]).stdout
     assert f"{du_bytes(path) / 1e6:10,.1f} MB  {path}" in cleaned
+
+
+class ByHand:
+    """A clock that goes on only when it is told to, for a source of 5 blocks that takes 10 s for each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        deliver = toy_plugins.ToyData.samples
+        monkeypatch.setattr(preparing, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(toy_plugins.ToyData, "samples", lambda own, split: map(self._slow, deliver(own, split)))
+
+    def _slow(self, block: SampleBlock) -> SampleBlock:
+        self.now += 10
+        return block
+
+    def write_slowly(self, write, own, samples, schema, root: Path) -> None:
+        """Take 1 s for each block."""
+        blocks = []
+        for block in samples:
+            self.now += 1
+            blocks.append(block)
+        write(own, blocks, schema, root)
+
+
+def test_the_time_of_a_preparation_is_that_of_writing_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, write = ByHand(monkeypatch), toy_plugins.ToyBackend.write
+    monkeypatch.setattr(toy_plugins.ToyBackend, "write", lambda *told: clock.write_slowly(write, *told))
+    built = build(tmp_path)
+    assert built.manifest.prepare_s == 5
+    assert built.built_s == pytest.approx(55 + built.manifest.verify_s)
+    assert build(tmp_path).built_s == 0
+
+
+def test_nothing_is_left_out_where_another_thread_takes_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, write = ByHand(monkeypatch), toy_plugins.ToyBackend.write
+
+    def write_elsewhere(*told) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(clock.write_slowly, write, *told).result()
+
+    monkeypatch.setattr(toy_plugins.ToyBackend, "write", write_elsewhere)
+    assert build(tmp_path).manifest.prepare_s == 55
 
 
 def test_reading_options_share_a_store_and_writing_options_do_not(tmp_path: Path) -> None:

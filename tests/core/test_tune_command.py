@@ -85,8 +85,8 @@ def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSpec]
         built = not path.exists()
         (path / "data").mkdir(parents=True, exist_ok=True)
         (path / "manifest.json").touch()
-        known = SimpleNamespace(count=spec.limit or 50_000, size_bytes=1000, prepare_s=0.1, verify_s=0.1)
-        return Store(path, known, built)
+        known = SimpleNamespace(count=spec.limit or 50_000, size_bytes=1000, prepare_s=0.1)
+        return Store(path, known, built, built_s=0.2 if built else 0.0)
 
     def run(spec, places, progress, attempt) -> runner.Outcome:
         done.append(spec)
