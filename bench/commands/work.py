@@ -166,9 +166,7 @@ class AttemptFlags:
 
     ceiling: Annotated[
         bool,
-        typer.Option(
-            "--ceiling/--no-ceiling", help="Also train one epoch from batches in memory: the limit of every format."
-        ),
+        typer.Option("--ceiling/--no-ceiling", help="Also train from batches in memory: the limit of every format."),
     ] = True
     timeout: Annotated[
         float,

@@ -49,6 +49,12 @@ class Resident:
         self._x[here], self._y[here] = x, y
         self._kept += 1
 
+    def once(self) -> Iterator[Batch]:
+        """Yield each batch that was kept."""
+        for start in range(0, self._kept * self._batch_size, self._batch_size):
+            here = slice(start, start + self._batch_size)
+            yield self._x[here], self._y[here]
+
     def epoch(self) -> Iterator[Batch]:
         """Yield as many batches of the same sizes as an epoch has, over and over the same."""
         for number, start in enumerate(range(0, self._samples, self._batch_size)):
@@ -60,11 +66,16 @@ class Resident:
 def measure_ideal(
     job: Job, trainer: Trainer, resident: Resident, clock: PhaseClock, batch_done: Callable[[int], None]
 ) -> EpochInfo:
-    """Train as many epochs as were counted, fewer once that has taken long enough, and return the median one."""
+    """Train as many epochs as were counted, fewer once that has taken long enough, and return the median one.
+
+    They all count: before them, each of the resident batches is trained on once. And they are an odd number, one more
+    where need be, as the larger or the smaller of two would be no ceiling to hold the run's own median against.
+    """
+    trainer.epoch(resident.once(), clock, batch_done)
+    counted = max(1, job.spec.epochs - 1)
     infos: list[EpochInfo] = []
-    for number in range(max(1, job.spec.epochs - 1)):
+    while len(infos) % 2 == 0 or (len(infos) < counted and sum(info.epoch_s for info in infos) < IDEAL_S):
+        number = len(infos)
         result = trainer.epoch(resident.epoch(), clock, batch_done, number)
-        infos.append(epoch_info(job, number, result, None, warmup=number == 0 and job.spec.epochs > 1))
-        if sum(info.epoch_s for info in infos) >= IDEAL_S:
-            break
+        infos.append(epoch_info(job, number, result, None, warmup=False))
     return sorted(infos, key=lambda info: info.epoch_s)[len(infos) // 2]
