@@ -22,14 +22,12 @@ from bench.comparisons.tradeoffs import (
     pareto,
 )
 from bench.contracts.errors import BenchError
+from bench.records.bottleneck import NEGLIGIBLE_SHARE
 from bench.records.comparability import LOADING_FIELDS, Difference, differences
 from bench.records.groups import Group, Work, equal_runs, finished, same_work
 from bench.records.metrics import IMPOSSIBLE_SHARE
 from bench.records.record import RunRecord
 from bench.specs.spec import NO_MODEL, RunSpec
-
-NEGLIGIBLE_SHARE = 2.0
-"""Percent over the ceiling, or of waiting, below which storage does not hold a training back."""
 
 TRAINING_EPOCHS = 10
 """How many epochs a training is taken to have where nothing is said."""

@@ -9,11 +9,12 @@ from typing import Literal
 from bench.comparisons.comparison import NO_DIFFERENCE, Contrast
 from bench.comparisons.ranking import EXACT_METRICS, Ranking, rank
 from bench.page.payback import Cost, least_in_total
+from bench.records.bottleneck import NEGLIGIBLE_SHARE
 from bench.records.groups import Group, Work
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, significant
 from bench.report.labels import Methods
 from bench.report.tables import cache_text
-from bench.report.verdict import NEGLIGIBLE_SHARE, verdict
+from bench.report.verdict import verdict
 from bench.specs.spec import NO_MODEL
 
 Sureness = Literal["shown", "in part", "not shown", "does not matter", "no choice"]

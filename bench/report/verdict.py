@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.records.bottleneck import NEGLIGIBLE_SHARE, computing_ratio, only_waits
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, significant
 from bench.records.record import RunRecord
 from bench.report.tables import cache_text, run_label
-
-NEGLIGIBLE_SHARE = 2.0
-"""Percent of an epoch below which a difference from the ceiling is as good as none: timing is no finer than that."""
 
 
 def verdict(records: Sequence[RunRecord]) -> str:
@@ -28,18 +26,26 @@ def verdict(records: Sequence[RunRecord]) -> str:
     over, ideal = METRICS["over_ceiling"].over(records), METRICS["ideal_s"].over(records)
     augmenting = METRICS["augment_share"].over(records)
     waited = f"Waiting for data took {significant(wait.median, 2)} % of the epoch"
+    computing = computing_ratio(records) if only_waits(record) else None
     if over is None or ideal is None:
         saved_s = epoch.median * wait.median / 100
         text = (
             f"{waited}, {significant(saved_s, 3)} s of {significant(epoch.median, 3)} s: about what a faster format "
             "could save. The ceiling was not measured, so this is no hard limit."
         )
+    elif computing is not None and abs(computing - 1) > IMPOSSIBLE_SHARE / 100:
+        text = (
+            f"{waited} from {name}: storage cannot gain you more than that. The same computing took "
+            f"{significant(computing, 3)} times as long as in the ceiling's run, so the machine changed its speed "
+            f"between the two, and their difference ({significant(epoch.median, 3)} s per epoch, from memory "
+            f"{significant(ideal.median, 3)} s) says nothing about storage."
+        )
     elif over.median < -IMPOSSIBLE_SHARE:
         text = (
             f"No verdict: an epoch from {name} took {significant(epoch.median, 3)} s, and from memory, which cannot be "
             f"slower, {significant(ideal.median, 3)} s. The machine is too noisy for this short a run. {waited}."
         )
-    elif over.median < NEGLIGIBLE_SHARE:
+    elif over.median < NEGLIGIBLE_SHARE and wait.median < NEGLIGIBLE_SHARE:
         text = (
             f"Compute-bound: the format does not matter here. Training from memory takes "
             f"{significant(ideal.median, 3)} s per epoch, and {name} {significant(epoch.median, 3)} s. {waited}."
@@ -47,11 +53,13 @@ def verdict(records: Sequence[RunRecord]) -> str:
     else:
         text = (
             f"{name} costs {significant(over.median, 2)} % over the ceiling ({significant(epoch.median, 3)} s instead "
-            f"of {significant(ideal.median, 3)} s per epoch from memory); storage cannot gain you more than that. "
-            f"{waited}"
+            f"of {significant(ideal.median, 3)} s per epoch from memory)"
         )
-        rest = "computing" if augmenting is None else "augmenting and computing"
-        text += f"; the rest is {rest}, which was slower beside the loading." if over.median > 2 * wait.median else "."
+        if over.median < wait.median:
+            text += f". {waited}, and storage cannot gain you more than that."
+        else:
+            text += f"; storage cannot gain you more than that. {waited}"
+            text += f"; {_rest(record)}." if over.median > 2 * wait.median else "."
     if augmenting is not None:
         text += f" Augmentation took {significant(augmenting.median, 2)} % of the epoch, which no format changes."
     if record.spec.workers and record.device == "cpu":
@@ -59,6 +67,12 @@ def verdict(records: Sequence[RunRecord]) -> str:
     if record.cache.asked != "as-is":
         text += f" Page cache {cache_text(record)}."
     return text
+
+
+def _rest(record: RunRecord) -> str:
+    computing = "augmenting and computing" if record.spec.augment else "computing"
+    how = "took longer than in the ceiling's run" if only_waits(record) else "was slower beside the loading"
+    return f"the rest is {computing}, which {how}"
 
 
 def meaning(records: Sequence[RunRecord]) -> str:

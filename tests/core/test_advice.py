@@ -5,12 +5,11 @@ import math
 import pytest
 from advising import BASE, QUIET, advice_of, backends, blocks, run
 
-from bench.comparisons.advice import AIMS, NEGLIGIBLE_SHARE, AdviceError, choose_work
+from bench.comparisons.advice import AIMS, AdviceError, choose_work
 from bench.comparisons.criteria import order
 from bench.comparisons.tradeoffs import break_evens, epoch_contrasts
 from bench.records.groups import Group, equal_runs, same_work
 from bench.records.record import RunRecord
-from bench.report import verdict
 from bench.report.advised import advised_table, labels, sentences, to_json
 
 
@@ -147,10 +146,6 @@ def test_without_a_control_nothing_is_shown_and_large_differences_seem_to_be_the
     assert backends(found.groups) == ["hdf5", "zarr"]
     assert backends(found.steps[0].seems) == ["zarr"]
     assert found.break_evens == ()
-
-
-def test_negligible_is_what_the_verdict_of_a_run_calls_so() -> None:
-    assert NEGLIGIBLE_SHARE == verdict.NEGLIGIBLE_SHARE
 
 
 def test_the_break_even_point_is_the_extra_preparation_over_what_an_epoch_saves() -> None:

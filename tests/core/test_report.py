@@ -127,7 +127,12 @@ def test_the_run_table_has_every_promised_figure_with_its_unit(record: RunRecord
 
 
 def with_ceiling(record: RunRecord, ideal_s: float) -> RunRecord:
-    return record.model_copy(update={"ideal": record.epochs[0].model_copy(update={"epoch_s": ideal_s})})
+    times = {"epoch_s": ideal_s, "wait_s": 0.0, "copy_s": 0.0, "compute_s": ideal_s}
+    return record.model_copy(update={"ideal": record.epochs[0].model_copy(update=times)})
+
+
+def with_workers(record: RunRecord) -> RunRecord:
+    return record.model_copy(update={"spec": record.spec.model_copy(update={"workers": 2})})
 
 
 @pytest.mark.parametrize(
@@ -141,12 +146,19 @@ def with_ceiling(record: RunRecord, ideal_s: float) -> RunRecord:
             "cannot gain you more than that. Waiting for data took 9.8 % of the epoch.",
         ),
         (
-            15.0,
-            1.5,
+            10.4,
+            0.1,
             10.0,
-            "memmap[library] costs 50 % over the ceiling (15.0 s instead of 10.0 s per epoch from memory); storage "
-            "cannot gain you more than that. Waiting for data took 10 % of the epoch; the rest is computing, which "
-            "was slower beside the loading.",
+            "memmap[library] costs 4.0 % over the ceiling (10.4 s instead of 10.0 s per epoch from memory); storage "
+            "cannot gain you more than that. Waiting for data took 0.96 % of the epoch; the rest is computing, which "
+            "took longer than in the ceiling's run.",
+        ),
+        (
+            10.1,
+            0.4,
+            10.0,
+            "memmap[library] costs 1.0 % over the ceiling (10.1 s instead of 10.0 s per epoch from memory). Waiting "
+            "for data took 4.0 % of the epoch, and storage cannot gain you more than that.",
         ),
         (
             10.1,
@@ -156,11 +168,20 @@ def with_ceiling(record: RunRecord, ideal_s: float) -> RunRecord:
             "memmap[library] 10.1 s. Waiting for data took 0.50 % of the epoch.",
         ),
         (
+            55.4,
+            0.17,
+            10.0,
+            "Waiting for data took 0.31 % of the epoch from memmap[library]: storage cannot gain you more than that. "
+            "The same computing took 5.52 times as long as in the ceiling's run, so the machine changed its speed "
+            "between the two, and their difference (55.4 s per epoch, from memory 10.0 s) says nothing about storage.",
+        ),
+        (
             8.0,
             0.05,
             10.0,
-            "No verdict: an epoch from memmap[library] took 8.00 s, and from memory, which cannot be slower, 10.0 s. "
-            "The machine is too noisy for this short a run. Waiting for data took 0.62 % of the epoch.",
+            "Waiting for data took 0.62 % of the epoch from memmap[library]: storage cannot gain you more than that. "
+            "The same computing took 0.795 times as long as in the ceiling's run, so the machine changed its speed "
+            "between the two, and their difference (8.00 s per epoch, from memory 10.0 s) says nothing about storage.",
         ),
     ],
 )
@@ -168,6 +189,31 @@ def test_the_verdict_follows_from_the_ceiling(
     record: RunRecord, epoch_s: float, wait_s: float, ideal_s: float, text: str
 ) -> None:
     assert verdict([with_ceiling(with_epochs(record, (epoch_s, wait_s)), ideal_s)]) == text
+
+
+@pytest.mark.parametrize(
+    ("epoch_s", "wait_s", "text"),
+    [
+        (
+            15.0,
+            1.5,
+            "memmap[library] costs 50 % over the ceiling (15.0 s instead of 10.0 s per epoch from memory); storage "
+            "cannot gain you more than that. Waiting for data took 10 % of the epoch; the rest is computing, which "
+            "was slower beside the loading.",
+        ),
+        (
+            8.0,
+            0.05,
+            "No verdict: an epoch from memmap[library] took 8.00 s, and from memory, which cannot be slower, 10.0 s. "
+            "The machine is too noisy for this short a run. Waiting for data took 0.62 % of the epoch.",
+        ),
+    ],
+)
+def test_with_workers_computing_may_be_slower_beside_the_loading(
+    record: RunRecord, epoch_s: float, wait_s: float, text: str
+) -> None:
+    found = verdict([with_ceiling(with_workers(with_epochs(record, (epoch_s, wait_s))), 10.0)])
+    assert found.startswith(f"{text} The workers share the CPU with the training")
 
 
 def test_without_a_ceiling_the_verdict_claims_no_limit(record: RunRecord) -> None:
