@@ -22,10 +22,9 @@ from bench.comparisons.tradeoffs import (
     pareto,
 )
 from bench.contracts.errors import BenchError
-from bench.records.bottleneck import NEGLIGIBLE_SHARE
+from bench.records.bottleneck import held_back, possible_over, shares_cpu
 from bench.records.comparability import LOADING_FIELDS, Difference, differences
 from bench.records.groups import Group, Work, equal_runs, finished, same_work
-from bench.records.metrics import IMPOSSIBLE_SHARE
 from bench.records.record import RunRecord
 from bench.specs.spec import NO_MODEL, RunSpec
 
@@ -85,8 +84,8 @@ class Bottleneck:
     """Whether storage holds the training back, judged by the ``fastest`` group.
 
     ``over`` is what its epoch takes more than training from memory, ``wait`` its waiting for data, in percent; None
-    where unknown. ``free`` are the groups as fast as from memory, as far as can be told. ``reason`` says what keeps
-    from telling.
+    where unknown, or impossible by noise. ``free`` are the groups that storage does not hold back, ``unclear`` those of
+    which that cannot be told. ``reason`` says what keeps from telling it of the fastest.
     """
 
     is_storage: bool | None
@@ -94,6 +93,7 @@ class Bottleneck:
     over: float | None
     wait: float | None
     free: tuple[Group, ...] = ()
+    unclear: tuple[Group, ...] = ()
     reason: str | None = None
 
 
@@ -205,25 +205,22 @@ def advise(
 def judge_bottleneck(groups: Sequence[Group]) -> Bottleneck:
     """Return whether storage holds the training back, by the group of the shortest epoch; at least one has epochs."""
     fastest = min(groups, key=lambda group: median(group, "epoch_s") or float("inf"))
-    over, wait = median(fastest, "over_ceiling"), median(fastest, "wait_share")
-    spec = fastest.first.spec
-    if spec.model == NO_MODEL:
+    over, wait = possible_over(fastest.records), median(fastest, "wait_share")
+    if fastest.first.spec.model == NO_MODEL:
         return Bottleneck(None, fastest, None, wait, reason="no network was trained, so nothing could be held back")
-    if over is not None and over < -IMPOSSIBLE_SHARE:
-        return Bottleneck(None, fastest, over, wait, reason="epochs seemed faster than from memory: too much noise")
-    if over is None and spec.workers and fastest.first.device == "cpu":
-        reason = "the ceiling was not measured, and workers share the CPU with the training"
-        return Bottleneck(None, fastest, over, wait, reason=reason)
-    free = tuple(group for group in groups if _is_free(group))
-    return Bottleneck(fastest not in free, fastest, over, wait, free)
+    judged = {group: held_back(group.records) for group in groups}
+    free = tuple(group for group, held in judged.items() if held is False)
+    unclear = tuple(group for group, held in judged.items() if held is None)
+    reason = _why_unclear(fastest) if fastest in unclear else None
+    return Bottleneck(judged[fastest], fastest, over, wait, free, unclear, reason)
 
 
-def _is_free(group: Group) -> bool:
-    over, wait = median(group, "over_ceiling"), median(group, "wait_share")
-    # Epochs that seem faster than from memory say that something disturbed the ceiling, so only the waiting is known.
-    if over is not None and over >= -IMPOSSIBLE_SHARE:
-        return over < NEGLIGIBLE_SHARE
-    return wait is not None and wait < NEGLIGIBLE_SHARE
+def _why_unclear(group: Group) -> str:
+    if not shares_cpu(group.first):
+        return "its epochs took longer than from memory, though they hardly waited for data"
+    if median(group, "over_ceiling") is None:
+        return "the ceiling was not measured, and workers share the CPU with the training"
+    return "epochs seemed faster than from memory, and workers share the CPU with the training: too much noise"
 
 
 def way(group: Group) -> str:

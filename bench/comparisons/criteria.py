@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bench.comparisons.comparison import NO_DIFFERENCE, Contrast
 from bench.comparisons.ranking import Ranking, rank
 from bench.comparisons.tradeoffs import BY_CONTROL, TOLERANCES, Noise, noise
+from bench.records.bottleneck import held_back
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS
 from bench.stats import blocks_needed
@@ -66,11 +67,10 @@ def _seem_worse(ranking: Ranking, metric: str, free: Collection[Group]) -> set[G
     """Return the groups that runs could not show to be worse than the best, but that differ by more than noise.
 
     Runs can show something if they are paired, enough, and the noise of equal runs is known. Where the best is as fast
-    as training from memory, what is held back, by the ceiling of its own runs, seems worse, too.
+    as training from memory, what storage holds back seems worse, too.
     """
     best = ranking.groups[0]
-    held_back = {g for g in ranking.groups if g not in free and (median(g, "over_ceiling") or 0) > 0}
-    held_back = held_back if best in free else set()
+    held = {group for group in ranking.groups if held_back(group.records)} if best in free else set()
     floor = noise(ranking.groups, metric)
     value = median(best, metric) or 0.0
     seems = set()
@@ -80,7 +80,7 @@ def _seem_worse(ranking: Ranking, metric: str, free: Collection[Group]) -> set[G
             continue
         own = median(group, metric)
         low, high = sorted((value, own if own is not None else value))
-        if high > floor.reach(low) or group in held_back:
+        if high > floor.reach(low) or group in held:
             seems.add(group)
     return seems
 

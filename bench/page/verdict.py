@@ -9,7 +9,7 @@ from typing import Literal
 from bench.comparisons.comparison import NO_DIFFERENCE, Contrast
 from bench.comparisons.ranking import EXACT_METRICS, Ranking, rank
 from bench.page.payback import Cost, least_in_total
-from bench.records.bottleneck import NEGLIGIBLE_SHARE
+from bench.records.bottleneck import NEGLIGIBLE_SHARE, held_back, possible_over
 from bench.records.groups import Group, Work
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, significant
 from bench.report.labels import Methods
@@ -132,14 +132,14 @@ def _impossible(group: Group) -> bool:
 
 
 def _within_ceiling(group: Group) -> bool:
-    over = _over_ceiling(group)
-    return over is not None and -IMPOSSIBLE_SHARE <= over < NEGLIGIBLE_SHARE
+    return possible_over(group.records) is not None and held_back(group.records) is False
 
 
 def _all_free(free: Sequence[Group], names: dict[Group, str]) -> str:
     return (
         f"Storage is not the bottleneck: by the medians, {_named(free, names)} all train within {NEGLIGIBLE_SHARE:g} % "
-        "of the ceiling, which is the same training from memory. A faster format could gain no more than that."
+        "of the ceiling, which is the same training from memory, and hardly wait for data. A faster format could gain "
+        "no more than that."
     )
 
 
@@ -162,6 +162,9 @@ def _ceiling(ranking: Ranking, free: Sequence[Group], names: dict[Group, str]) -
         return (
             f"By the medians, the fastest is within {NEGLIGIBLE_SHARE:g} % of the ceiling, training from memory{more}."
         )
+    wait = METRICS["wait_share"].over(best.records)
+    if wait is not None and wait.median > over:
+        return f"The fastest waits for data in {significant(wait.median, 2)} % of its epoch: no format can gain more."
     over_text = f"{significant(over, 2)} % over the ceiling, training from memory"
     return f"The fastest is {over_text}: no format can gain more than that."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS
 from bench.records.record import EpochInfo, RunRecord
 from bench.stats import summarise
 
@@ -14,6 +15,36 @@ NEGLIGIBLE_SHARE = 2.0
 def only_waits(record: RunRecord) -> bool:
     """Whether loading costs nothing but waiting: without workers on the CPU, where it and computing take turns."""
     return record.spec.workers == 0 and record.device == "cpu"
+
+
+def shares_cpu(record: RunRecord) -> bool:
+    """Whether workers take CPU time from the training, which the waiting does not show and the ceiling does."""
+    return record.spec.workers > 0 and record.device == "cpu"
+
+
+def possible_over(records: Sequence[RunRecord]) -> float | None:
+    """Return the percent over the ceiling of equal runs; None where that is unknown, or impossible by noise."""
+    over = METRICS["over_ceiling"].over(records)
+    return None if over is None or over.median < -IMPOSSIBLE_SHARE else over.median
+
+
+def held_back(records: Sequence[RunRecord]) -> bool | None:
+    """Return whether storage holds the training of equal runs back; None where that cannot be told.
+
+    It does where the waiting is not negligible. It does not where neither that nor the distance to the ceiling says so.
+    Where the distance alone does, storage slowed down the computing, unless the two took turns: then it may have been
+    the machine. Where workers share the CPU, nothing can be told without the ceiling.
+    """
+    wait, over = METRICS["wait_share"].over(records), possible_over(records)
+    if wait is None:
+        return None
+    if wait.median >= NEGLIGIBLE_SHARE:
+        return True
+    if over is None:
+        return None if shares_cpu(records[-1]) else False
+    if over < NEGLIGIBLE_SHARE:
+        return False
+    return None if only_waits(records[-1]) else True
 
 
 def computing_ratio(records: Sequence[RunRecord]) -> float | None:

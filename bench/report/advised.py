@@ -11,9 +11,11 @@ from bench.comparisons.advice import Advice
 from bench.comparisons.comparison import NO_DIFFERENCE
 from bench.comparisons.criteria import Step
 from bench.comparisons.tradeoffs import PARETO_METRICS, TOLERANCES, Noise
+from bench.records.bottleneck import NEGLIGIBLE_SHARE, only_waits, possible_over
 from bench.records.groups import Group, Work
-from bench.records.metrics import METRICS, significant
+from bench.records.metrics import METRICS, Metric, significant
 from bench.report.labels import Methods
+from bench.report.ratios import IMPOSSIBLE, impossible
 from bench.report.reruns import backend_text
 from bench.report.tables import Table, cache_text, data_label, machine_text, sample_text, work_text
 from bench.report.what_if import break_even_text, what_if
@@ -40,13 +42,12 @@ def advised_table(advice: Advice) -> Table:
         [
             str(number),
             names[group],
-            *(value_text(group, metric.key) if metric.key == "epoch_s" else metric.text(group.records)
-              for metric in metrics),
+            *(_value(group, metric) for metric in metrics),
             _ratio(advice, group),
             "yes" if group in advice.pareto else "",
         ]
         for number, group in enumerate(advice.groups, 1)
-    ]  # fmt: skip
+    ]
     record = advice.work.first
     work = "loading alone" if record.spec.model == NO_MODEL else f"training {record.spec.model}"
     title = f"Advice for {advice.aim.name} on {data_label(record)}: {work}, {work_text(record)}"
@@ -61,8 +62,16 @@ def advised_table(advice: Advice) -> Table:
         f"What counts as equal: {floors}.",
         f"Samples: {sample_text(record)}. Page cache: {cache_text(record)}.",
     ]
+    if any(impossible(group, "over_ceiling") for group in advice.groups):
+        notes.append(f"n/a, {METRICS['over_ceiling'].label}: {IMPOSSIBLE}.")
     notes += [f"Measured on: {machine}." for machine in dict.fromkeys(machine_text(run) for run in runs)]
     return Table(title, columns, rows, notes, text_columns=2)
+
+
+def _value(group: Group, metric: Metric) -> str:
+    if metric.key == "epoch_s":
+        return value_text(group, metric.key)
+    return "n/a" if impossible(group, metric.key) else metric.text(group.records)
 
 
 def _noise_text(noise: Noise, unit: str) -> str:
@@ -137,25 +146,37 @@ def bottleneck_text(advice: Advice, names: dict[Group, str]) -> str:
     over = "" if found.over is None else f"{significant(found.over, 2)} % over training from memory"
     wait = "" if found.wait is None else f"{significant(found.wait, 2)} % of its epoch spent waiting for data"
     known = ", ".join(text for text in (over, wait) if text)
+    unclear = [group for group in found.unclear if group is not found.fastest]
+    doubts = f" It cannot be told of {_figures(unclear, names)}." if unclear else ""
     if found.is_storage is None:
-        return f"Whether storage is the bottleneck is not known: {found.reason}. Fastest: {fastest}."
+        has = f", which has {known}" if known else ""
+        return f"Whether storage is the bottleneck is not known: {found.reason}. Fastest: {fastest}{has}."
     if found.is_storage:
-        most = f"; storage can gain {significant(found.over, 2)} % at most" if found.over is not None else ""
-        return f"Storage is what a better format can still gain from: the fastest, {fastest}, has {known}{most}."
+        most = found.wait if only_waits(found.fastest.first) else found.over
+        gain = "" if most is None else f"; storage can gain {significant(max(most, found.wait or 0), 2)} % at most"
+        return f"Storage is what a better format can still gain from: the fastest, {fastest}, has {known}{gain}."
     also = [group for group in found.free if group is not found.fastest]
-    held = [group for group in advice.groups if group not in found.free]
-    where = "Storage need not be the bottleneck" if held else "Storage is not the bottleneck here"
+    held = [group for group in advice.groups if group not in found.free and group not in found.unclear]
+    where = "Storage need not be the bottleneck" if held or unclear else "Storage is not the bottleneck here"
     text = f"{where}: {fastest} has {known}, so no format can make training faster."
     if also:
         text += f" The same holds for {_listed(also, names)}: among these, the smaller and simpler one is the choice."
-    return text + (f" It does hold back {', '.join(_held(group, names) for group in held)}." if held else "")
+    return text + (f" It does hold back {_figures(held, names)}." if held else "") + doubts
 
 
-def _held(group: Group, names: dict[Group, str]) -> str:
-    over, wait = group.summary("over_ceiling"), group.summary("wait_share")
-    if over is not None and over.median > 0:
-        return f"{names[group]} ({significant(over.median, 2)} % over)"
-    return names[group] if wait is None else f"{names[group]} ({significant(wait.median, 2)} % waiting)"
+def _figures(groups: Sequence[Group], names: dict[Group, str]) -> str:
+    """Name groups, each with the figure that says how far storage holds it back, or both where they differ."""
+    return ", ".join(f"{names[group]} ({_figure(group)})" for group in groups)
+
+
+def _figure(group: Group) -> str:
+    over, wait = possible_over(group.records), METRICS["wait_share"].over(group.records)
+    waiting = "waiting unknown" if wait is None else f"{significant(wait.median, 2)} % waiting"
+    if over is None:
+        return waiting
+    if wait is None or abs(over - wait.median) > NEGLIGIBLE_SHARE:
+        return f"{waiting}, {significant(over, 2)} % over"
+    return waiting if only_waits(group.first) else f"{significant(over, 2)} % over"
 
 
 def _step_text(step: Step, names: dict[Group, str], *, last: bool) -> str:
@@ -219,6 +240,7 @@ def to_json(advice: Advice, notes: Sequence[str] = ()) -> str:
             "over_ceiling_percent": advice.bottleneck.over,
             "wait_share_percent": advice.bottleneck.wait,
             "as_fast_as_memory": [names[group] for group in advice.bottleneck.free],
+            "not_clear": [names[group] for group in advice.bottleneck.unclear],
             "reason": advice.bottleneck.reason,
         },
         "rows": [_row_json(advice, group, names) for group in advice.groups],

@@ -1,5 +1,6 @@
 """What is advised from runs whose truth is known."""
 
+import json
 import math
 
 import pytest
@@ -50,17 +51,25 @@ def test_runs_that_cannot_show_anything_tie_only_within_the_noise_and_say_so() -
 def test_what_its_own_ceiling_holds_back_ties_with_nothing_that_is_as_fast_as_memory() -> None:
     near = run("zarr", 1.05, store_mb=50)
     assert backends(advice_of([run("hdf5", 1.0, store_mb=200), near]).groups) == ["zarr", "hdf5"], "within the noise"
-    held = run("zarr", 1.05, store_mb=50, ideal_s=0.95)
-    found = advice_of([run("hdf5", 1.0, store_mb=200, ideal_s=0.995), held])
+    held = run("zarr", 1.05, store_mb=50, ideal_s=0.95, wait=0.05)
+    found = advice_of([run("hdf5", 1.0, store_mb=200, ideal_s=0.995, wait=0.01), held])
     assert backends(found.groups) == ["hdf5", "zarr"]
     assert backends(found.steps[0].seems) == ["zarr"]
-    assert "It does hold back zarr (11 % over)." in sentences(found)[0]
+    assert "It does hold back zarr (5.0 % waiting, 11 % over)." in sentences(found)[0]
 
 
 def test_a_ceiling_that_was_disturbed_is_not_held_against_anybody() -> None:
-    found = advice_of([run("hdf5", 1.0, ideal_s=0.995), run("zarr", 1.1, ideal_s=1.2, wait=0.03)])
+    found = advice_of(
+        [run("hdf5", 1.0, ideal_s=0.995, wait=0.01), run("zarr", 1.1, ideal_s=1.2, wait=0.03, store_mb=1)]
+    )
     assert backends(found.bottleneck.free) == ["hdf5"]
     assert "It does hold back zarr (3.0 % waiting)." in sentences(found)[0]
+    table = advised_table(found)
+    over = table.columns.index("over the ceiling, %")
+    assert [row[over] for row in table.rows] == ["0.503", "n/a"], "it cannot be -8.3 %"
+    assert any(note.startswith("n/a, over the ceiling: epochs seemed faster") for note in table.notes)
+    untouched = advice_of([run("hdf5", 1.0, ideal_s=0.995), run("zarr", 1.1, ideal_s=1.0)])
+    assert not any(note.startswith("n/a") for note in advised_table(untouched).notes)
 
 
 @pytest.mark.parametrize(("count", "shown"), [(5, False), (6, True)])
@@ -101,12 +110,19 @@ def test_remote_storage_counts_requests_of_a_cold_cache_alone() -> None:
 @pytest.mark.parametrize(
     ("over", "wait", "workers", "is_storage"),
     [
-        (1.01, 0.5, 0, False),
-        (1.03, 0.001, 0, True),
-        (0.9, 0.5, 0, None),
+        (1.01, 0.01, 0, False),
+        (1.007, 0.049, 0, True),
+        (1.17, 0.05, 0, True),
+        (1.03, 0.001, 0, None),
+        (0.9, 0.5, 0, True),
+        (0.9, 0.01, 0, False),
         (None, 0.01, 0, False),
         (None, 0.03, 0, True),
+        (1.01, 0.01, 2, False),
+        (1.03, 0.01, 2, True),
+        (0.9, 0.01, 2, None),
         (None, 0.01, 2, None),
+        (None, 0.03, 2, True),
     ],
 )
 def test_whether_storage_is_the_bottleneck_comes_first(over, wait, workers, is_storage) -> None:
@@ -116,6 +132,28 @@ def test_whether_storage_is_the_bottleneck_comes_first(over, wait, workers, is_s
     assert found.bottleneck.is_storage is is_storage
     beginnings = {True: "Storage is what", False: "Storage is not the bottleneck", None: "Whether storage is"}
     assert sentences(found)[0].startswith(beginnings[is_storage])
+    assert "-10 % over" not in sentences(found)[0], "no epoch is shorter than from memory"
+
+
+@pytest.mark.parametrize(
+    ("workers", "gain"),
+    [(0, "5.0 %"), (2, "17 %")],
+    ids=["the waiting", "the distance to the ceiling, as workers share the CPU"],
+)
+def test_storage_can_gain_no_more_than_what_it_is_known_to_cost(workers: int, gain: str) -> None:
+    found = advice_of([run(name, 1.0, ideal_s=1 / 1.17, wait=0.05, workers=workers) for name in ("hdf5", "zarr")])
+    assert sentences(found)[0].endswith(
+        "has 17 % over training from memory, 5.0 % of its epoch spent waiting for data; storage can gain "
+        f"{gain} at most."
+    )
+
+
+def test_what_hardly_waits_yet_is_over_its_ceiling_is_neither_free_nor_held_back() -> None:
+    found = advice_of([run("hdf5", 1.0, ideal_s=1.0, wait=0.01), run("zarr", 1.1, ideal_s=1.0, wait=0.003)])
+    assert (backends(found.bottleneck.free), backends(found.bottleneck.unclear)) == (["hdf5"], ["zarr"])
+    assert sentences(found)[0].startswith("Storage need not be the bottleneck: hdf5 has")
+    assert sentences(found)[0].endswith("It cannot be told of zarr (0.30 % waiting, 10 % over).")
+    assert json.loads(to_json(found))["bottleneck"]["not_clear"] == ["zarr"]
 
 
 def over_the_base(record: RunRecord) -> RunRecord:
@@ -125,10 +163,12 @@ def over_the_base(record: RunRecord) -> RunRecord:
 
 
 def test_ways_as_fast_as_memory_tie_and_the_smallest_of_them_is_taken() -> None:
-    fast = [*blocks("memmap", 1.0, twin=True, quiet=0.1), *blocks("zarr", 1.015, store_mb=20)]
-    fast += blocks("filesystem", 3, store_mb=1)
-    assert backends(advice_of(fast).groups) == ["memmap", "zarr", "filesystem"], "1.5 % was shown"
-    found = advice_of([over_the_base(record) for record in fast])
+    def ways(wait: float) -> list[RunRecord]:
+        near = [*blocks("memmap", 1.0, twin=True, quiet=0.1, wait=wait), *blocks("zarr", 1.015, store_mb=20, wait=wait)]
+        return near + blocks("filesystem", 3, store_mb=1)
+
+    assert backends(advice_of(ways(0.5)).groups) == ["memmap", "zarr", "filesystem"], "1.5 % was shown"
+    found = advice_of([over_the_base(record) for record in ways(0.01)])
     assert set(backends(found.bottleneck.free)) == {"memmap", "zarr"}
     assert backends(found.groups) == ["zarr", "memmap", "filesystem"]
     assert sentences(found)[0].startswith("Storage need not be the bottleneck: memmap has")
@@ -136,7 +176,7 @@ def test_ways_as_fast_as_memory_tie_and_the_smallest_of_them_is_taken() -> None:
 
 
 def test_what_seems_faster_than_memory_is_noise_and_not_free() -> None:
-    records = [run("hdf5", 1.0, ideal_s=0.995), run("zarr", 1.1, ideal_s=1.3)]
+    records = [run("hdf5", 1.0, ideal_s=0.995, wait=0.01), run("zarr", 1.1, ideal_s=1.3)]
     assert backends(advice_of(records).bottleneck.free) == ["hdf5"]
 
 

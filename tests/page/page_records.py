@@ -30,9 +30,10 @@ def run(
     prepare_s: float = 1.0,
     store_bytes: int = 1_000_000,
     ideal_s: float | None = 1.0,
+    wait: float = 0.5,
     **changes: Any,
 ) -> RunRecord:
-    """A run of one warm-up, which would spoil every statistic, and one epoch of so many seconds, half of it waiting."""
+    """A run of a warm-up, which would spoil every statistic, and an epoch of so many seconds, a share of it waiting."""
     fields = {"backend": backend, "options": {"reader": "library"}, **(spec or {})}
     own = TEMPLATE.spec.model_copy(update=fields)
     epochs = [
@@ -41,9 +42,9 @@ def run(
                 "epoch": number,
                 "warmup": number == 0,
                 "epoch_s": seconds,
-                "wait_s": seconds / 2,
+                "wait_s": seconds * wait,
                 "copy_s": seconds / 8,
-                "compute_s": seconds * 3 / 8,
+                "compute_s": seconds * (7 / 8 - wait),
             }
         )
         for number, seconds in enumerate([1000.0, epoch_s])
@@ -72,15 +73,16 @@ NOISE = (0.98, 1.02, 0.99, 1.01, 0.985, 1.015, 1.005, 0.995)
 """Ratios of equal runs: their interval is about 0.98…1.02."""
 
 
-def campaign(**median_s: float) -> list[RunRecord]:
+def campaign(wait: float = 0.5, **median_s: float) -> list[RunRecord]:
     """Eight blocks of runs with these epochs; the first backend has a control."""
     records = []
     for number, (backend, seconds) in enumerate(median_s.items()):
         # Each its own order of noise, so that not all ratios within blocks are alike.
         noise = NOISE[number:] + NOISE[:number]
-        records += [run(backend, block, seconds * noise[block]) for block in range(BLOCKS)]
+        records += [run(backend, block, seconds * noise[block], wait=wait) for block in range(BLOCKS)]
     first, seconds = next(iter(median_s.items()))
-    return records + [run(first, block, seconds * NOISE[-1 - block], control=True) for block in range(BLOCKS)]
+    again = [run(first, block, seconds * NOISE[-1 - block], control=True, wait=wait) for block in range(BLOCKS)]
+    return records + again
 
 
 def with_losses(record: RunRecord, *epochs: list[float], deterministic: bool = True) -> RunRecord:

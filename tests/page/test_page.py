@@ -22,12 +22,12 @@ def only_work(records: list[RunRecord]) -> dict:
 
 
 def test_the_best_is_chosen_where_that_was_shown() -> None:
-    work = only_work(campaign(zarr=2.0, hdf5=1.5, memmap=1.2))
+    work = only_work(campaign(zarr=2.0, hdf5=1.5, memmap=1.2, wait=0.1))
     verdict = work["verdict"]
     assert (verdict["headline"], verdict["sureness"]) == ("Choose memmap[library]", "shown")
     assert [method["label"] for method in work["methods"]] == ["memmap[library]", "hdf5[library]", "zarr[library]"]
     assert (verdict["best"], verdict["close"]) == (0, (0,))
-    # 1.5 / 1.2, and 20 % over a ceiling of 1 s.
+    # 1.5 / 1.2, and 20 % over a ceiling of 1 s, of which it waited for less.
     assert work["methods"][1]["against"]["ratio"] == pytest.approx(1.25, rel=0.03)
     assert work["methods"][1]["against"]["verdict"] == "slower"
     assert any("faster than each of the 2 others" in text for text in verdict["why"])
@@ -52,10 +52,16 @@ def test_of_runs_that_were_not_made_in_turns_nothing_is_claimed() -> None:
 
 
 def test_where_all_are_within_2_percent_of_the_ceiling_the_format_does_not_matter() -> None:
-    verdict = only_work(campaign(zarr=1.0, memmap=1.01))["verdict"]
+    verdict = only_work(campaign(zarr=1.0, memmap=1.01, wait=0.01))["verdict"]
     assert (verdict["headline"], verdict["sureness"]) == ("The format hardly matters here", "does not matter")
     assert "Storage is not the bottleneck" in verdict["why"][0]
-    assert only_work(campaign(zarr=1.0, memmap=1.04))["verdict"]["sureness"] != "does not matter"
+    assert only_work(campaign(zarr=1.0, memmap=1.04, wait=0.01))["verdict"]["sureness"] != "does not matter"
+
+
+def test_where_the_fastest_waits_it_is_not_free_however_close_to_the_ceiling() -> None:
+    verdict = only_work(campaign(zarr=1.0, memmap=1.01, wait=0.05))["verdict"]
+    assert verdict["sureness"] != "does not matter"
+    assert "The fastest waits for data in 5.0 % of its epoch: no format can gain more." in verdict["why"]
 
 
 def test_epochs_that_cannot_be_are_no_verdict() -> None:
