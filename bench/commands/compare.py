@@ -74,7 +74,6 @@ def compare(
     from bench import console
     from bench.comparisons import comparison
     from bench.records import results as folder
-    from bench.specs.spec import NO_MODEL
 
     failed: list[RunRecord] = []
     comparison.comparable_metric(metric)
@@ -82,10 +81,6 @@ def compare(
         raise CompareError(f"--into {into}: there is no such file. Make it, with the two lines that --help names.")
     if recorded is not None and (backend or dataset):
         raise CompareError("--recorded runs nothing: leave out --backend and --dataset, or leave out --recorded.")
-    if metric == "over_ceiling" and recorded is None and (work["model"] == NO_MODEL or not attempt.ceiling):
-        raise CompareError(
-            "--metric over_ceiling: these runs have no ceiling. Leave out --model none and --no-ceiling."
-        )
     if recorded is None:
         if not backend or not dataset:
             raise CompareError("Name what to compare: --backend (at least one) and --dataset. Or use --recorded last.")

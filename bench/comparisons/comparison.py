@@ -32,6 +32,14 @@ BY_SEED = ("accuracy", "loss")
 SAME_IN_ALL_RUNS = ("store_mb", "files", "prepare_s", "decode_s", *BY_SEED)
 """Metrics that are measured once per store, or follow from the seed: repeating the run does not repeat them."""
 
+INSTEAD = {
+    "over_ceiling": "epoch_s",
+    "pss_growth_mb": "peak_pss_mb",
+    "vram_delta_mb": "vram_reserved_mb",
+    "gpu_temperature_c": "gpu_sm_mhz",
+}
+"""What to compare instead of a difference: the zero of that is arbitrary or noise, so its ratios say nothing."""
+
 SPEED_UNITS = ("s", "ms", "samples/s", "MB/s")
 
 
@@ -56,8 +64,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """One cell against another, over the ``n`` blocks in which both gave a value; ``dropped`` counts the others.
+    """One cell against another, over the ``n`` blocks that have a ratio; ``dropped`` counts the others.
 
+    Of these, ``zeros`` are those in which both gave a value, one of which is zero or less and so has no ratio.
     ``ratio`` is cell / baseline, the median of the ratios within blocks; ``interval`` that of the ratio; ``p`` of the
     sign-flip test, ``p_holm`` adjusted for all contrasts of the comparison. ``reason`` says why no
     difference was shown where that is not simply for want of one.
@@ -67,6 +76,7 @@ class Contrast:
     baseline: str
     n: int
     dropped: int
+    zeros: int = 0
     ratio: float | None = None
     interval: Interval | None = None
     p: float | None = None
@@ -156,8 +166,11 @@ def compare(
 
 
 def comparable_metric(key: str) -> Metric:
-    """Return the metric of a name. Raises ComparisonError where runs cannot differ in it by chance."""
-    comparable = [k for k, m in METRICS.items() if m.better != "neither" and k not in SAME_IN_ALL_RUNS]
+    """Return the metric of a name. Raises ComparisonError where runs have no ratio in it, or differ by no chance."""
+    if key in INSTEAD:
+        raise ComparisonError(f"{key} is a difference, of which ratios say nothing. Compare {INSTEAD[key]} instead.")
+    unfit = {*SAME_IN_ALL_RUNS, *INSTEAD}
+    comparable = [k for k, m in METRICS.items() if m.better != "neither" and k not in unfit]
     if key in comparable:
         return METRICS[key]
     known = f"Choose from: {', '.join(comparable)}."
@@ -238,12 +251,13 @@ def _pairs(cells: Sequence[Cell], baseline: str, pairs: Pairs) -> list[tuple[str
 
 def _contrast(cell: str, baseline: str, values: Values, campaign: CampaignInfo) -> Contrast:
     above, below = values.get(cell, {}), values.get(baseline, {})
+    both = above.keys() & below.keys()
     # Zero and less have no ratio.
-    shared = sorted(block for block in above.keys() & below.keys() if above[block] > 0 and below[block] > 0)
+    shared = sorted(block for block in both if above[block] > 0 and below[block] > 0)
     # On the log scale, so that exchanging cell and baseline inverts everything and changes nothing.
     logs = [math.log(above[block] / below[block]) for block in shared]
     summary = summarise(logs)
-    contrast = Contrast(cell, baseline, len(shared), campaign.blocks - len(shared))
+    contrast = Contrast(cell, baseline, len(shared), campaign.blocks - len(shared), len(both) - len(shared))
     if summary is None:
         return contrast
     import numpy as np
@@ -273,7 +287,8 @@ def _judged(contrasts: Sequence[Contrast], floor: float | None, metric: Metric) 
     judged = []
     for contrast in contrasts:
         if contrast.ratio is None:
-            judged.append(replace(contrast, reason="there is no block in which both gave a value above zero"))
+            why = "there is no block in which both gave a value" + (" above zero" if contrast.zeros else "")
+            judged.append(replace(contrast, reason=why))
             continue
         p_holm = next(adjusted)
         reason = _why_not(contrast, contrast.ratio, p_holm, floor, len(p_values))

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.comparisons.comparison import BY_SEED, NO_DIFFERENCE, SAME_IN_ALL_RUNS, ComparisonError, Contrast, compare
+from bench.comparisons.comparison import (
+    BY_SEED,
+    INSTEAD,
+    NO_DIFFERENCE,
+    SAME_IN_ALL_RUNS,
+    ComparisonError,
+    Contrast,
+    compare,
+)
 from bench.contracts.errors import BenchError
 from bench.records.comparability import LOADING_FIELDS
 from bench.records.groups import Group, Work
@@ -65,6 +73,8 @@ def rank(work: Work, metric: str) -> Ranking:
             else "this is measured once for each store"
         )
         return Ranking(groups, shown=False, reason=why)
+    if metric in INSTEAD:
+        return Ranking(groups, shown=False, reason="this is a difference, of which ratios say nothing")
     if found[0][0] <= 0:
         return Ranking(groups, shown=False, reason="the best value is not above zero, so no other has a ratio to it")
     try:

@@ -114,7 +114,18 @@ def _dropped(comparison: Comparison) -> list[str]:
         for cell in comparison.cells
         if cell.failed
     ]
-    return [f"No value, so the ratios leave these blocks out: {', '.join(failed)}."] if failed else []
+    notes = [f"No value, so the ratios leave these blocks out: {', '.join(failed)}."] if failed else []
+    control = [comparison.control] if comparison.control else []
+    return notes + [
+        f"{contrast.cell} and {contrast.baseline}: {_zeros(contrast)}."
+        for contrast in [*comparison.contrasts, *control]
+        if contrast.zeros
+    ]
+
+
+def _zeros(contrast: Contrast) -> str:
+    left = f"the ratio is of {_count(contrast.n, 'block')} alone" if contrast.n else "there is no ratio"
+    return f"{left}, as one of the values is zero in {_count(contrast.zeros, 'block')}"
 
 
 def _sentence(contrast: Contrast, comparison: Comparison) -> str:
@@ -128,8 +139,10 @@ def _sentence(contrast: Contrast, comparison: Comparison) -> str:
         floor = comparison.noise_floor
         why = [f"ratio {ratio}, {span}", "noise of equal runs unknown" if floor is None else _equal_runs(floor)]
         why += [contrast.reason] if contrast.reason else []
+        why += [_zeros(contrast)] if contrast.zeros else []
         return f"{a} and {b}: {contrast.verdict} ({'; '.join(why)})."
-    evidence = f"(95 % interval {span}, p = {significant(contrast.p_holm or 0, 2)} after Holm, {blocks})"
+    evidence = f"(95 % interval {span}, p = {significant(contrast.p_holm or 0, 2)} after Holm, {blocks}"
+    evidence += f"; {_zeros(contrast)})" if contrast.zeros else ")"
     return f"{_claim(a, b, contrast.verdict, ratio, metric)} {evidence}."
 
 

@@ -136,8 +136,7 @@ def test_too_few_blocks_are_told_before_anything_runs(laboratory: list[RunRecord
         (("--recorded", "last"), "There is none"),
         ((*TWO, "--recorded", "last"), "--recorded runs nothing"),
         ((*TWO, "--into", "missing.md"), "there is no such file"),
-        ((*TWO, "--metric", "over_ceiling", "--no-ceiling"), "these runs have no ceiling"),
-        ((*TWO, "--metric", "over_ceiling", "--model", "none"), "these runs have no ceiling"),
+        ((*TWO, "--metric", "over_ceiling"), "over_ceiling is a difference"),
         (("--dataset", "cifar10", "--backend", "memmap,chunk=3"), "chunk"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.comparisons.comparison import ComparisonError, compare
+from bench.comparisons.comparison import ComparisonError, comparable_metric, compare
 from bench.records.comparability import IncomparableError, differences
 from bench.records.record import CampaignInfo, RunRecord, read_record
 from bench.report import render
@@ -282,11 +282,84 @@ def test_a_cell_that_always_failed_does_not_hide_the_others() -> None:
     assert any(text.startswith("broken and a: no difference shown (there is no block") for text in sentences(found))
 
 
-def test_values_without_a_ratio_are_left_out() -> None:
+def waiting(records: list[RunRecord], *zeros: int) -> list[RunRecord]:
+    """The runs, of which those of b wait for nothing in these blocks, and all others for a tenth of the epoch."""
+
+    def wait_s(record: RunRecord, epoch_s: float) -> float:
+        none = record.campaign.cell == "b" and record.campaign.block in zeros
+        return 0.0 if none else epoch_s / 10
+
+    return [
+        record.model_copy(
+            update={"epochs": [e.model_copy(update={"wait_s": wait_s(record, e.epoch_s)}) for e in record.epochs]}
+        )
+        for record in records
+    ]
+
+
+def test_blocks_whose_values_have_no_ratio_are_left_out_and_told() -> None:
     records = campaign(a=BASE, b=TWICE)
-    zero = [r.model_copy(update={"epochs": [e.model_copy(update={"wait_s": 0.0}) for e in r.epochs]}) for r in records]
+    found = compare(waiting(records, *range(2, 8)), "wait_share")
+    (contrast,) = found.contrasts
+    assert (contrast.n, contrast.dropped, contrast.zeros) == (2, 6, 6)
+    left = "the ratio is of 2 blocks alone, as one of the values is zero in 6 blocks"
+    assert f"b and a: {left}." in compared_table(found).notes
+    assert left in sentences(found)[0]
+    whole = compare(waiting(records), "wait_share")
+    assert not any("zero" in text for text in [*compared_table(whole).notes, *sentences(whole)])
+    assert not any("No value" in note for note in compared_table(found).notes), "zero is a value"
+
+
+def test_a_claim_tells_of_how_many_blocks_its_ratio_is() -> None:
+    ten = [*BASE, 1.8, 1.9]
+    records = [
+        record.model_copy(
+            update={
+                "epochs": [
+                    e.model_copy(
+                        update={
+                            "io": e.io.model_copy(
+                                update={"read_calls": 0 if record.campaign.block < 2 else round(1000 * e.epoch_s)}
+                            )
+                        }
+                    )
+                    for e in record.epochs
+                ]
+            }
+        )
+        for record in campaign(control=[*QUIET, 1.0, 1.0], a=ten, b=[2 * time_s for time_s in ten])
+    ]
+    (text,) = sentences(compare(records, "read_calls"))
+    assert text.startswith("b has a higher value than a in read calls: 2.00 times")
+    assert text.endswith("8 blocks; the ratio is of 8 blocks alone, as one of the values is zero in 2 blocks).")
+
+
+def test_of_zeros_alone_there_is_no_ratio() -> None:
+    records = campaign(a=BASE, b=TWICE, c=TWICE)
+    found = compare(waiting(records, *range(8)), "wait_share")
+    assert sentences(found)[0] == (
+        "b and a: no difference shown (there is no block in which both gave a value above zero)."
+    )
+    assert "b and a: there is no ratio, as one of the values is zero in 8 blocks." in compared_table(found).notes
     with pytest.raises(ComparisonError, match="above zero"):
-        compare(zero, "wait_share")
+        compare(waiting(campaign(a=BASE, b=TWICE, control=None), *range(8)), "wait_share", "a")
+
+
+@pytest.mark.parametrize(
+    ("metric", "instead"),
+    [
+        ("over_ceiling", "epoch_s"),
+        ("pss_growth_mb", "peak_pss_mb"),
+        ("vram_delta_mb", "vram_reserved_mb"),
+        ("gpu_temperature_c", "gpu_sm_mhz"),
+    ],
+)
+def test_differences_are_not_compared_by_ratios(metric: str, instead: str) -> None:
+    with pytest.raises(ComparisonError) as caught:
+        compare(campaign(a=BASE, b=TWICE), metric)
+    assert str(caught.value) == (f"{metric} is a difference, of which ratios say nothing. Compare {instead} instead.")
+    compare(campaign(a=BASE, b=TWICE), "epoch_s")
+    assert comparable_metric(instead).key == instead
 
 
 def altered(record: RunRecord, path: str, value: object) -> RunRecord:
