@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.measure.page_cache import COLD_AT_MOST, WARM_AT_LEAST
+from bench.records.facets import used_options
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS
 from bench.records.record import EpochInfo, RunRecord, WarningInfo
 from bench.stats import summarise
@@ -14,6 +15,9 @@ from bench.stats import summarise
 SHORT_EPOCH_S = 1.0
 UNSTABLE_SPREAD = 0.10
 AMPLIFIED = 2.0
+ONCE_EACH = 1.1
+"""By which factor reading each chunk once in every worker may seem more than that: metadata is read, too."""
+
 KEPT_SHARE = 0.5
 KEPT_AT_LEAST_BYTES = 4e6
 """More than what importing a codec reads in the first epoch."""
@@ -124,10 +128,27 @@ def _amplification(record: RunRecord) -> str | None:
     ratios = summarise([called / delivered for called, delivered in read if called is not None and delivered])
     if ratios is None or ratios.median < AMPLIFIED:
         return None
-    return (
-        f"Read calls moved {ratios.median:.1f} times the bytes that were delivered: the store is read in pieces larger "
-        "than a sample. Smaller chunks make a shuffled epoch cheaper."
-    )
+    return f"Read calls moved {ratios.median:.1f} times the bytes that were delivered: {_pieces(record, ratios.median)}"
+
+
+def _pieces(record: RunRecord, times: float) -> str:
+    """Why more is read than delivered, and the remedy that fits the store, its reader and the workers."""
+    options, spec = used_options(record), record.spec
+    naive = options.get("reader") == "naive"
+    if (options.get("chunk") or 1) == 1:
+        remedy = " Another reader, library or mapped, reads less." if naive else ""
+        return f"its reader reads pieces larger than a sample.{remedy}"
+    why = f"the store is read in chunks of {options['chunk']} samples."
+    if naive:
+        return f"{why} Another reader, library or mapped, reads each once for several of its samples."
+    # Beyond that, chunks are read several times by each worker, and would be by threads.
+    if spec.worker_kind == "process" and 1 < spec.workers >= times / ONCE_EACH:
+        return (
+            f"{why} Each of the {spec.workers} worker processes keeps its own, so each chunk is read and decoded by "
+            "every one of them: --worker-kind thread shares them."
+        )
+    order = ", or --shuffle block," if spec.shuffle == "full" else ""
+    return f"{why} Smaller chunks{order} make an epoch cheaper."
 
 
 def _kept(record: RunRecord) -> str | None:

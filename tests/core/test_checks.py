@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.records import checks
-from bench.records.record import CacheInfo, GpuInfo, MemoryInfo, RunRecord, SamplerInfo, read_record
+from bench.records.record import CacheInfo, EpochInfo, GpuInfo, MemoryInfo, RunRecord, SamplerInfo, read_record
 
 
 @pytest.fixture
@@ -144,3 +144,43 @@ def test_a_training_that_diverged_says_so_unless_the_data_is_to_blame(quiet: Run
     assert "from epoch 1 on" in warning.message
     odd = diverged.model_copy(update={"data": quiet.data.model_copy(update={"not_finite": 3})})
     assert kinds(odd) == ["not-finite-values"]
+
+
+BY_EACH = "Each of the {} worker processes keeps its own, so each chunk is read and decoded by every one of them"
+
+
+@pytest.mark.parametrize(
+    ("options", "spec", "times", "text"),
+    [
+        ({"chunk": 16}, {}, 9, "in chunks of 16 samples. Smaller chunks, or --shuffle block, make an epoch cheaper."),
+        ({"chunk": 16}, {"shuffle": "block"}, 9, "in chunks of 16 samples. Smaller chunks make an epoch cheaper."),
+        ({"chunk": 16, "reader": "naive"}, {}, 16, "in chunks of 16 samples. Another reader, library or mapped, reads"),
+        ({"layout": "contiguous", "chunk": None, "reader": "naive"}, {}, 20.7, "Another reader, library or mapped,"),
+        ({"chunk": 1, "reader": "naive"}, {}, 3, "than a sample. Another reader, library or mapped, reads less."),
+        ({"reader": "mapped"}, {}, 3, "pieces larger than a sample."),
+        ({}, {}, 3, "pieces larger than a sample."),
+        ({"chunk": 16}, {"workers": 2}, 2.02, BY_EACH.format(2) + ": --worker-kind thread shares them."),
+        ({"chunk": 16}, {"workers": 4}, 3.1, BY_EACH.format(4)),
+        ({"chunk": 16}, {"workers": 2}, 9, "in chunks of 16 samples. Smaller chunks, or --shuffle block, make"),
+        ({"chunk": 16}, {"workers": 2, "worker_kind": "thread"}, 2.02, "Smaller chunks, or --shuffle block, make"),
+        ({"chunk": 16}, {"workers": 1}, 2.02, "Smaller chunks, or --shuffle block, make"),
+        ({"chunk": 16, "reader": "naive"}, {"workers": 2}, 2.02, "Another reader, library or mapped, reads each once"),
+    ],
+)
+def test_the_remedy_for_reading_too_much_fits_what_reads_it(quiet: RunRecord, options, spec, times, text: str) -> None:
+    def greedy(epoch: EpochInfo) -> EpochInfo:
+        read = int(times * epoch.samples * quiet.data.sample_bytes)
+        return epoch.model_copy(update={"io": epoch.io.model_copy(update={"read_call_bytes": read})})
+
+    record = quiet.model_copy(
+        update={
+            "epochs": [greedy(epoch) for epoch in quiet.epochs],
+            "spec": quiet.spec.model_copy(update=spec),
+            "store": quiet.store.model_copy(update={"options": options}),
+        }
+    )
+    (warning,) = checks.warnings_for(record)
+    assert warning.kind == "read-amplification"
+    assert warning.message.startswith(f"Read calls moved {times:.1f} times the bytes that were delivered: ")
+    assert text in warning.message
+    assert ("chunks" in warning.message) == ((options.get("chunk") or 1) > 1)
