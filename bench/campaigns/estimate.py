@@ -12,6 +12,9 @@ from bench.specs.spec import RunSpec, StoreSpec, content_hash
 START_S = 8.0
 """About what a run takes beside its epochs: processes, imports, checks."""
 
+CEILING_EPOCHS = 2
+"""How many epochs the ceiling takes where they are long: a pass before, and one that counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -30,6 +33,12 @@ def estimates(cells: Mapping[str, RunSpec], records: Sequence[RunRecord]) -> dic
     """
     known = [record for record in records if record.status == "ok" and record.data and record.store and record.epochs]
     return {name: Estimate(_run_s(spec, known), _store_bytes(spec, known)) for name, spec in cells.items()}
+
+
+def trained_s(record: RunRecord) -> float:
+    """Return about how long a run trained, which grows with the samples: its epochs, and those of the ceiling."""
+    ceiling_s = CEILING_EPOCHS * record.ideal.epoch_s if record.ideal else 0.0
+    return sum(epoch.epoch_s for epoch in record.epochs) + ceiling_s
 
 
 def store_key(spec: RunSpec) -> str:
@@ -52,13 +61,12 @@ def _run_s(spec: RunSpec, known: Sequence[RunRecord]) -> float | None:
     count = _count(spec, known)
     if not rates or count is None:
         return None
-    return START_S + statistics.median(rates) * count * (spec.epochs + 1)
+    return START_S + statistics.median(rates) * count * (spec.epochs + CEILING_EPOCHS)
 
 
 def _seconds(record: RunRecord) -> float:
     evaluations = (*record.validation, *([record.test] if record.test else []))
-    epochs = (*record.epochs, *([record.ideal] if record.ideal else []))
-    return START_S + sum(epoch.epoch_s for epoch in epochs) + sum(info.evaluate_s for info in evaluations)
+    return START_S + trained_s(record) + sum(info.evaluate_s for info in evaluations)
 
 
 def _count(spec: RunSpec, known: Sequence[RunRecord]) -> int | None:

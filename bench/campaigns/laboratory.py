@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from bench.campaigns.estimate import trained_s
 from bench.campaigns.tuning import Configuration, Measured, OutOfTimeError, TuneError
 from bench.records import results as folder
 from bench.records.metrics import METRICS
@@ -83,7 +84,6 @@ class RunLaboratory:
         known, epoch_s = store.manifest, METRICS["epoch_s"].over([record])
         if epoch_s is None:
             raise TuneError("the record of its run holds no epoch.")
-        epochs = [*record.epochs, *([record.ideal] if record.ideal else [])]
         return Measured(
             samples=known.count,
             epoch_s=epoch_s.median,
@@ -91,7 +91,7 @@ class RunLaboratory:
             peak_bytes=record.memory.peak_pss_bytes or 0,
             prepare_s=known.prepare_s,
             wall_s=time.monotonic() - begun,
-            work_s=sum(epoch.epoch_s for epoch in epochs) + store.built_s,
+            work_s=trained_s(record) + store.built_s,
         )
 
     def tidy(self, kept: Collection[Configuration]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench.campaigns.estimate import trained_s
 from bench.campaigns.series import Series
 from bench.campaigns.shortlist import Pilot, Plan, plan
 from bench.comparisons import campaign
@@ -158,14 +159,13 @@ class Survey:
         epoch, value = METRICS["epoch_s"].of(record), METRICS[self._criterion].of(record)
         if epoch is None:
             raise SurveyError("its run held no epoch.")
-        epochs = [*record.epochs, *([record.ideal] if record.ideal else [])]
         return Pilot(
             slot.cell,
             store.manifest.count,
             epoch.median,
             value.median if value is not None else epoch.median,
             ended - built,
-            sum(one.epoch_s for one in epochs),
+            trained_s(record),
             built - begun,
             store.built_s,
         )

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.campaigns.estimate import trained_s
 from bench.loading import Batch
 from bench.measure.clock import Phases
+from bench.records.record import read_record
 from bench.specs.spec import RunSpec
 from bench.training.ceiling import Resident, measure_ideal
 from bench.training.job import Job
@@ -79,3 +81,11 @@ def test_long_epochs_are_trained_less_often(times_s: list[float], ideal_s: float
 def test_each_resident_batch_is_trained_on_once_before_whole_epochs_of_them() -> None:
     _, trainer = ceiling_of(1, [1.0, 1.0])
     assert trainer.trained == [[[0, 1], [2, 3]], [[0, 1], [2, 3], [0]]]
+
+
+def test_what_plans_the_time_of_runs_counts_the_pass_before_the_ceiling() -> None:
+    record = read_record(Path(__file__).parent / "records" / "version-1.json")
+    epochs = [record.epochs[0].model_copy(update={"epoch_s": epoch_s}) for epoch_s in (9.0, 7.0)]
+    ideal = epochs[0].model_copy(update={"epoch_s": 6.0})
+    assert trained_s(record.model_copy(update={"epochs": epochs, "ideal": ideal})) == 16.0 + 12.0
+    assert trained_s(record.model_copy(update={"epochs": epochs, "ideal": None})) == 16.0
