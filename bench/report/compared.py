@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from bench.comparisons.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
-from bench.records.metrics import METRICS, Metric, significant
+from bench.records.bottleneck import possible_over
+from bench.records.metrics import Metric, significant
 from bench.report.tables import Table, data_label, machine_text, shuffle_text
 from bench.stats import Interval
 
@@ -147,14 +148,13 @@ def _sentence(contrast: Contrast, comparison: Comparison) -> str:
 
 
 def _ceiling(comparison: Comparison) -> list[str]:
-    """How far each cell is from its own ceiling, where that was measured: one sentence or none."""
-    metric = METRICS["over_ceiling"]
+    """How far each cell is from its own ceiling, where that is known and possible: one sentence or none."""
     texts = []
     for cell in comparison.cells:
         runs = [run for run in comparison.runs if run.campaign and run.campaign.cell == cell.name]
         own = [run for run in runs if run.campaign and not run.campaign.control]
-        if not cell.control and own and (over := metric.over(own)) is not None:
-            texts.append(f"{cell.name} {significant(over.median, 2)} %")
+        if not cell.control and own and (over := possible_over(own)) is not None:
+            texts.append(f"{cell.name} {significant(over, 2)} %")
     if not texts:
         return []
     return [f"Over the ceiling, training from memory: {', '.join(texts)}. Storage cannot gain more than that."]

@@ -545,6 +545,9 @@ def test_the_distance_to_the_ceiling_is_told_where_it_was_measured() -> None:
     assert sentences(found)[-1] == (
         "Over the ceiling, training from memory: a 10 %, b 100 %. Storage cannot gain more than that."
     )
+    # Noise alone makes an epoch shorter than the same training from memory.
+    found = compare([with_ceiling(record) for record in campaign(a=[0.7] * 8, b=[2.0] * 8)])
+    assert sentences(found)[-1].startswith("Over the ceiling, training from memory: b 100 %.")
 
 
 def test_zero_is_a_value_of_which_no_ratio_can_be_formed() -> None:
