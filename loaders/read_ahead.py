@@ -3,6 +3,7 @@
 A shuffled epoch that faults its pages in one by one waits for the storage at each, and each fault that reads around
 itself is in the way of the others. A batch of scattered rows needs nearly all of the file before it is complete, so an
 epoch is over soonest where one thread goes through the files in order, and batches wait until their rows have arrived.
+Encoded chunks are not waited for: decoding what is there goes on meanwhile.
 
 The thread enters pages into the page table (madvise(2), MADV_POPULATE_READ), which reads what is not in memory, and
 spares the others their faults. The kernel then reads a long file in few large pieces, which storage serves faster than
