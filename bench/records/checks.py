@@ -31,7 +31,7 @@ OWN_CPU_S = 0.5
 PRESSURE_SHARE = 0.05
 FOREIGN_READ_SHARE = 0.10
 OWN_READ_BYTES = 64e6
-"""What importing libraries while workers start may read beside the epochs."""
+"""What libraries that are imported on first use may read beside the store."""
 
 SAMPLER_SHARE = 0.01
 SAMPLER_ALLOWANCE_S = 0.5
@@ -216,7 +216,7 @@ def _others(record: RunRecord) -> str | None:
     own = [(epoch.cpu_user_s, epoch.cpu_system_s) for epoch in _own_epochs(record)]
     if busy_s is None or not total_s or any(user_s is None or system_s is None for user_s, system_s in own):
         return None
-    # Opening, starting workers and the sampler are ours, too, but lie outside of the epochs.
+    # The sampler is ours, too, and what is done at the edges of epochs.
     ours_s = sum((user_s or 0) + (system_s or 0) + OWN_CPU_S for user_s, system_s in own)
     share = (busy_s - ours_s) / total_s
     if share <= OTHERS_SHARE:
@@ -267,8 +267,8 @@ def _foreign_reads(record: RunRecord) -> str | None:
     if foreign <= FOREIGN_READ_SHARE * delivered + OWN_READ_BYTES:
         return None
     return (
-        f"The disk delivered {foreign / 1e6:,.0f} MB beyond what the epochs read (opening and starting workers "
-        "included): if that was another program, close it and run again."
+        f"The disk delivered {foreign / 1e6:,.0f} MB beyond what the epochs read: if that was another program, close it "
+        "and run again."
     )
 
 
