@@ -267,8 +267,8 @@ def _foreign_reads(record: RunRecord) -> str | None:
     if foreign <= FOREIGN_READ_SHARE * delivered + OWN_READ_BYTES:
         return None
     return (
-        f"The disk delivered {foreign / 1e6:,.0f} MB beyond what the epochs read: if that was another program, close it "
-        "and run again."
+        f"The disk delivered {foreign / 1e6:,.0f} MB beyond what the epochs read: if that was another program, close "
+        "it and run again."
     )
 
 
