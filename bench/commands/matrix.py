@@ -157,8 +157,8 @@ def _go(run: Run, runs: int, name: str) -> None:
         number += 1
         found = f"{METRICS['epoch_s'].text([record])} s per epoch"
         if record.error is not None:
-            found = f"{record.status}: {record.error.message.removesuffix('.')}"
-        console.say(f"[{number}/{runs}] block {slot.block + 1}, {slot.name}: {found}{clock.left()}")
+            found = f"{record.status}: {record.error.message}"
+        console.say(f"[{number}/{runs}{clock.left()}] block {slot.block + 1}, {slot.name}: {found}")
 
 
 def _close(progressed: Progressed, runs: int, name: str, results: Path) -> None:
