@@ -1,3 +1,3 @@
 """dataset-bench: which storage format feeds PyTorch training fastest, measured and verified."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
