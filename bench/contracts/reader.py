@@ -205,14 +205,15 @@ class PerProcess(Generic[T]):
 
     def __call__(self) -> T:
         """Return this process's handle, opening it if there is none yet."""
-        pid, handle = os.getpid(), self._handle
-        if self._pid != pid or handle is None:
-            with _Opening.lock:
-                handle = self._handle
-                if self._pid != pid or handle is None:
-                    self._handle = handle = self._opener()
-                    self._pid = pid
-        return handle
+        pid = os.getpid()
+        # In this order: what was there before the process is known to be this one's may be a parent's.
+        if self._pid == pid and (handle := self._handle) is not None:
+            return handle
+        with _Opening.lock:
+            if self._pid != pid or (handle := self._handle) is None:
+                self._handle = handle = self._opener()
+                self._pid = pid
+            return handle
 
     def forget(self) -> None:
         """Let go of this process's handle; the next use opens another."""
