@@ -127,6 +127,20 @@ def test_listing_backends_does_not_load_torch() -> None:
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 
 
+def test_what_only_starts_the_measured_process_loads_no_torch() -> None:
+    # Importing it takes seconds, and who waits for a run would wait for them twice.
+    check = (
+        "import importlib, pkgutil, sys, bench\n"
+        "names = ('campaigns', 'commands', 'comparisons', 'records', 'regressions', 'report', 'runs', 'stores')\n"
+        "for package in names:\n"
+        "    path = importlib.import_module(f'bench.{package}').__path__\n"
+        "    for module in pkgutil.iter_modules(path, f'bench.{package}.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "        assert 'torch' not in sys.modules, module.name\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
 def test_packages_in_pyproject_match_the_folders() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     expected = {"bench", "bench.loaders", "bench.datasets"}

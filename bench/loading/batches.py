@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from bench.child import Failure
 from bench.contracts.buffers import page_aligned
@@ -65,6 +64,8 @@ class Slot:
     @classmethod
     def allocated(cls, reader: Reader, samples: int, batch_size: int, *, pin: bool) -> Slot:
         """Return a slot in fresh memory, touched so that no page is missing when time counts."""
+        import torch
+
         if pin:
             x = torch.empty((samples, *reader.shape), dtype=torch_dtype(reader.dtype), pin_memory=True)
             y = torch.empty(samples, dtype=torch.int64, pin_memory=True)
@@ -84,6 +85,8 @@ class Slot:
 
     def let_go(self) -> None:
         """Note that the consumer needs this no more, once all that it has launched on its device is done."""
+        import torch
+
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch annotates no result
             if self._used is None:
                 # Whoever waits for it sleeps: by default a core is kept busy.
