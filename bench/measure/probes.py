@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import psutil
 
@@ -34,22 +33,40 @@ class Counters:
 
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_LONGEST = 1 << 14
 
 
 def process_counters(pid: int) -> Counters | None:
     """Return the counters of one process, or None where there is none, or procfs does not tell."""
+    texts = _texts(pid)
+    return None if texts is None else _counters(*texts)
+
+
+def _texts(pid: int) -> tuple[bytes, bytes] | None:
+    """Return what the kernel tells of a process in ``io`` and ``stat``, in one call each."""
     try:
-        io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return _read(f"/proc/{pid}/io"), _read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, _LONGEST)
+    finally:
+        os.close(descriptor)
+
+
+def _counters(io_text: bytes, stat: bytes) -> Counters:
+    io = dict(line.split(b": ") for line in io_text.splitlines())
     # The command name may hold spaces and parentheses; fields are counted after its last one.
-    after_name = stat[stat.rindex(")") + 2 :].split()
+    after_name = stat[stat.rindex(b")") + 2 :].split()
     major, children_major, user, system, children_user, children_system = map(int, after_name[9:15])
     return Counters(
-        storage_read_bytes=int(io["read_bytes"]),
-        read_call_bytes=int(io["rchar"]),
-        read_calls=int(io["syscr"]),
+        storage_read_bytes=int(io[b"read_bytes"]),
+        read_call_bytes=int(io[b"rchar"]),
+        read_calls=int(io[b"syscr"]),
         major_faults=major + children_major,
         cpu_user_s=(user + children_user) / _TICKS_PER_S,
         cpu_system_s=(system + children_system) / _TICKS_PER_S,
@@ -65,8 +82,12 @@ def snapshot_before() -> Snapshot | None:
     Looking for descendants reads much of procfs; here it comes before this process's own
     counters are read, and in ``snapshot_after`` behind, so that it is in neither difference.
     """
-    children = _children()
-    return _with_own(children, process_counters(os.getpid()))
+    children, texts = _children(), _texts(os.getpid())
+    if texts is None:
+        return None
+    # Reading the counters is counted only behind what they tell.
+    reading = Counters(read_calls=len(texts), read_call_bytes=sum(map(len, texts)))
+    return _with_own(children, _counters(*texts) + reading)
 
 
 def snapshot_after() -> Snapshot | None:
