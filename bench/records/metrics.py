@@ -29,6 +29,9 @@ class Metric:
     digits: int = 3
     """Significant digits; 0 stands for whole numbers."""
 
+    amount: Callable[[RunRecord], float | None] | None = None
+    """Of a rate: what of an epoch is divided by its time, so that the median of one is the inverse of the other's."""
+
     def over(self, records: Sequence[RunRecord]) -> Summary | None:
         """Return the summary of one run's values, or of the medians of several equal runs.
 
@@ -37,6 +40,8 @@ class Metric:
         """
         if len(records) == 1:
             return self.of(records[0])
+        if self.amount is not None:
+            return _rate(self.amount(records[0]), METRICS["epoch_s"].over(records))
         values = [self.of(record) for record in records]
         known = [value.median for value in values if value is not None]
         return summarise(known) if len(known) == len(values) else None
@@ -87,11 +92,28 @@ def _augment_percent(epoch: EpochInfo) -> float | None:
     return None if epoch.augment_s is None else 100 * epoch.augment_s / epoch.epoch_s
 
 
-def _delivered_mb_per_s(record: RunRecord) -> Summary | None:
-    if record.data is None:
+def _rate(amount: float | None, epoch: Summary | None) -> Summary | None:
+    # The median of two rates is not the rate at the median of their times.
+    if amount is None or epoch is None:
         return None
-    sample_mb = record.data.sample_bytes / 1e6
-    return summarise([epoch.samples * sample_mb / epoch.epoch_s for epoch in record.measured()])
+    return Summary(epoch.n, amount / epoch.median, amount / epoch.high, amount / epoch.low)
+
+
+def _per_epoch_s(key: str, label: str, unit: str, amount: Callable[[RunRecord], float | None]) -> Metric:
+    def get(record: RunRecord) -> Summary | None:
+        return _rate(amount(record), METRICS["epoch_s"].of(record))
+
+    return Metric(key, label, unit, "higher", get, amount=amount)
+
+
+def _samples(record: RunRecord) -> float | None:
+    counted = record.measured()
+    return counted[0].samples if counted else None
+
+
+def _delivered_mb(record: RunRecord) -> float | None:
+    samples = _samples(record)
+    return None if record.data is None or samples is None else samples * record.data.sample_bytes / 1e6
 
 
 def _peak_growth(record: RunRecord) -> float | None:
@@ -174,8 +196,8 @@ METRICS: dict[str, Metric] = {
             _one(lambda r: r.ideal.epoch_s if r.ideal else None),
         ),
         Metric("over_ceiling", "over the ceiling", "%", "lower", _over_ceiling),
-        Metric("samples_per_s", "throughput", "samples/s", "higher", _epochs(lambda e: e.samples / e.epoch_s)),
-        Metric("mb_per_s", "decoded data", "MB/s", "higher", _delivered_mb_per_s),
+        _per_epoch_s("samples_per_s", "throughput", "samples/s", _samples),
+        _per_epoch_s("mb_per_s", "decoded data", "MB/s", _delivered_mb),
         Metric("wait_share", "waiting for data", "% of epoch", "lower", _share(lambda e: e.wait_s)),
         Metric("copy_share", "copying to the device", "% of epoch", "lower", _share(lambda e: e.copy_s)),
         Metric("augment_share", "changing samples at random", "% of epoch", "lower", _epochs(_augment_percent)),
@@ -198,7 +220,7 @@ METRICS: dict[str, Metric] = {
             "first batch",
             "ms",
             "lower",
-            _one(lambda r: 1e3 * r.epochs[0].first_batch_s if r.epochs else None),
+            _epochs(lambda e: 1e3 * e.first_batch_s),
         ),
         Metric("steady_s", "epoch after its first batch", "s", "lower", _epochs(lambda e: e.epoch_s - e.first_batch_s)),
         Metric("cpu_s", "CPU time", "s per epoch", "lower", _epochs(_cpu_s)),
@@ -333,3 +355,6 @@ METRICS: dict[str, Metric] = {
         Metric("evaluate_s", "all evaluations, outside of epochs", "s", "lower", _one(_evaluate_s)),
     )
 }
+
+BY_SEED = tuple(key for key in METRICS if key in ("loss", "accuracy") or key.startswith(("val_", "test_")))
+"""What a network learnt: equal runs have equal scores, but for the last bits, as they follow from the seed."""

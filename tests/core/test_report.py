@@ -50,6 +50,25 @@ def test_statistics_leave_warm_ups_out(record: RunRecord) -> None:
     assert METRICS["wait_share"].of(changed).median == pytest.approx(25)
 
 
+def test_throughput_is_the_samples_by_the_epoch_that_is_shown(record: RunRecord) -> None:
+    # Of an even number of values the median is a mean, and the mean of rates is not the rate of the mean.
+    one, other = with_epochs(record, (1.0, 0.1), (3.0, 0.1)), with_epochs(record, (6.0, 0.1), (8.0, 0.1))
+    rate, epoch = METRICS["samples_per_s"].of(one), METRICS["epoch_s"].of(one)
+    assert (epoch.median, rate.median, rate.low, rate.high) == (2.0, 500, pytest.approx(1000 / 3), 1000)
+    both = METRICS["samples_per_s"].over([one, other])
+    assert METRICS["epoch_s"].over([one, other]).median == 4.5
+    assert (both.n, both.median) == (2, pytest.approx(1000 / 4.5))
+    assert METRICS["mb_per_s"].over([one, other]).median == pytest.approx(record.data.sample_bytes / 1e3 / 4.5)
+
+
+def test_the_first_batch_is_that_of_counted_epochs(record: RunRecord) -> None:
+    changed = with_epochs(record, (2.0, 0.5), (4.0, 1.0))
+    firsts = zip((0.9, 0.03, 0.05), changed.epochs, strict=True)
+    epochs = [epoch.model_copy(update={"first_batch_s": first_s}) for first_s, epoch in firsts]
+    found = METRICS["first_batch_ms"].of(changed.model_copy(update={"epochs": epochs}))
+    assert (found.low, found.median, found.high) == (30, 40, 50)
+
+
 def test_summary_of_nothing_is_nothing() -> None:
     assert summarise([]) is None
     assert summarise([4.0, 1.0]).median == 2.5
@@ -142,16 +161,22 @@ def with_workers(record: RunRecord) -> RunRecord:
             11.2,
             1.1,
             10.0,
-            "memmap[library] costs 12 % over the ceiling (11.2 s instead of 10.0 s per epoch from memory); storage "
-            "cannot gain you more than that. Waiting for data took 9.8 % of the epoch.",
+            "memmap[library] costs 12 % over the ceiling (11.2 s instead of 10.0 s per epoch from memory): 11 % of "
+            "the epoch, and storage cannot gain you more than that. Waiting for data took 9.8 % of the epoch.",
         ),
         (
             10.4,
             0.1,
             10.0,
-            "memmap[library] costs 4.0 % over the ceiling (10.4 s instead of 10.0 s per epoch from memory); storage "
-            "cannot gain you more than that. Waiting for data took 0.96 % of the epoch; the rest is computing, which "
-            "took longer than in the ceiling's run.",
+            "memmap[library] costs 4.0 % over the ceiling (10.4 s instead of 10.0 s per epoch from memory): 3.8 % of "
+            "the epoch, and storage cannot gain you more than that. Waiting for data took 0.96 % of the epoch.",
+        ),
+        (
+            25.0,
+            15.0,
+            10.0,
+            "memmap[library] costs 150 % over the ceiling (25.0 s instead of 10.0 s per epoch from memory). Waiting "
+            "for data took 60 % of the epoch, and storage cannot gain you more than that.",
         ),
         (
             10.1,
@@ -197,9 +222,9 @@ def test_the_verdict_follows_from_the_ceiling(
         (
             15.0,
             1.5,
-            "memmap[library] costs 50 % over the ceiling (15.0 s instead of 10.0 s per epoch from memory); storage "
-            "cannot gain you more than that. Waiting for data took 10 % of the epoch; the rest is computing, which "
-            "was slower beside the loading.",
+            "memmap[library] costs 50 % over the ceiling (15.0 s instead of 10.0 s per epoch from memory): 33 % of "
+            "the epoch, and storage cannot gain you more than that. Waiting for data took 10 % of the epoch; the rest "
+            "is computing, which was slower beside the loading.",
         ),
         (
             8.0,
