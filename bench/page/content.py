@@ -15,6 +15,7 @@ from bench.page.learned import KeptTests, folds, validations
 from bench.page.methods import POINT_METRICS, accuracies, method, number, time_line
 from bench.page.past import past
 from bench.page.verdict import judge
+from bench.records.bottleneck import common_ceiling_s
 from bench.records.groups import Work, equal_runs, finished, same_work
 from bench.records.metrics import METRICS
 from bench.records.record import RunRecord
@@ -91,12 +92,11 @@ def _work(work: Work, without_result: Counter[str], lines: int, tests: KeptTests
         found |= {"losses": [losses.equal, losses.where], "curve": curve, "validated": after, "test": place}
     for found, group in zip(methods[:lines], ordered.groups, strict=False):
         found["line"] = time_line(group)
-    ideal = METRICS["ideal_s"].over([record for record in work.records if record.ideal is not None])
     return {
         "runs": len(work.records),
         "newest": _newest(work)[:10],
         "about": _about(work),
-        "ideal_s": number(ideal.median) if ideal else None,
+        "ideal_s": number(common_ceiling_s(work.records)),
         "verdict": {
             "headline": verdict.headline,
             "sureness": verdict.sureness,

@@ -9,7 +9,7 @@ from typing import Literal
 from bench.comparisons.comparison import NO_DIFFERENCE, Contrast
 from bench.comparisons.ranking import EXACT_METRICS, Ranking, rank
 from bench.page.payback import Cost, least_in_total
-from bench.records.bottleneck import NEGLIGIBLE_SHARE, held_back, possible_over
+from bench.records.bottleneck import NEGLIGIBLE_SHARE, held_back, possible_over, share_of_epoch
 from bench.records.groups import Group, Work
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, significant
 from bench.report.labels import Methods
@@ -162,11 +162,11 @@ def _ceiling(ranking: Ranking, free: Sequence[Group], names: dict[Group, str]) -
         return (
             f"By the medians, the fastest is within {NEGLIGIBLE_SHARE:g} % of the ceiling, training from memory{more}."
         )
-    wait = METRICS["wait_share"].over(best.records)
-    if wait is not None and wait.median > over:
+    wait, share = METRICS["wait_share"].over(best.records), share_of_epoch(over)
+    if wait is not None and wait.median > share:
         return f"The fastest waits for data in {significant(wait.median, 2)} % of its epoch: no format can gain more."
     over_text = f"{significant(over, 2)} % over the ceiling, training from memory"
-    return f"The fastest is {over_text}: no format can gain more than that."
+    return f"The fastest is {over_text}: no format can gain more than that, {significant(share, 2)} % of the epoch."
 
 
 def _also(close: Sequence[Group], names: dict[Group, str]) -> list[str]:

@@ -47,6 +47,30 @@ def held_back(records: Sequence[RunRecord]) -> bool | None:
     return None if only_waits(records[-1]) else True
 
 
+def common_ceiling_s(records: Sequence[RunRecord]) -> float | None:
+    """Return the ceiling of all runs of a work, the median of theirs: training from memory knows no format."""
+    found = summarise([record.ideal.epoch_s for record in records if record.ideal is not None])
+    return None if found is None else found.median
+
+
+def gain_share(records: Sequence[RunRecord]) -> float | None:
+    """Return by what percent of its length storage could shorten an epoch of equal runs at most; None where unknown.
+
+    That is the waiting or, where loading and computing do not merely take turns, the distance to the ceiling if that is
+    more: as a share of the epoch, not of the ceiling.
+    """
+    wait, over = METRICS["wait_share"].over(records), possible_over(records)
+    shares = [wait.median] if wait is not None else []
+    if over is not None and not only_waits(records[-1]):
+        shares.append(share_of_epoch(over))
+    return max(shares, default=None)
+
+
+def share_of_epoch(over: float) -> float:
+    """Return what an epoch takes over the ceiling as percent of the epoch; ``over`` is percent of the ceiling."""
+    return 100 * over / (100 + over)
+
+
 def computing_ratio(records: Sequence[RunRecord]) -> float | None:
     """Return how many times as long computing took as in the ceiling's run; None where the ceiling is unknown.
 

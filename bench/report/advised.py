@@ -11,7 +11,7 @@ from bench.comparisons.advice import Advice
 from bench.comparisons.comparison import NO_DIFFERENCE
 from bench.comparisons.criteria import Step
 from bench.comparisons.tradeoffs import PARETO_METRICS, TOLERANCES, Noise
-from bench.records.bottleneck import NEGLIGIBLE_SHARE, only_waits, possible_over
+from bench.records.bottleneck import NEGLIGIBLE_SHARE, gain_share, only_waits, possible_over
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS, Metric, significant
 from bench.report.labels import Methods
@@ -152,8 +152,8 @@ def bottleneck_text(advice: Advice, names: dict[Group, str]) -> str:
         has = f", which has {known}" if known else ""
         return f"Whether storage is the bottleneck is not known: {found.reason}. Fastest: {fastest}{has}."
     if found.is_storage:
-        most = found.wait if only_waits(found.fastest.first) else found.over
-        gain = "" if most is None else f"; storage can gain {significant(max(most, found.wait or 0), 2)} % at most"
+        most = gain_share(found.fastest.records)
+        gain = "" if most is None else f"; storage can gain {significant(most, 2)} % of the epoch at most"
         return f"Storage is what a better format can still gain from: the fastest, {fastest}, has {known}{gain}."
     also = [group for group in found.free if group is not found.fastest]
     held = [group for group in advice.groups if group not in found.free and group not in found.unclear]

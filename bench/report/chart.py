@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 
 from bench.comparisons.ranking import rank
 from bench.contracts.errors import BenchError
+from bench.records.bottleneck import common_ceiling_s
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS, significant
 from bench.report.labels import DataSets, Methods
@@ -110,15 +111,13 @@ def _panel(work: Work, metric: str, methods: Methods, datasets: DataSets) -> _Pa
     first = work.first
     training = "loading alone" if first.spec.model == "none" else f"training {first.spec.model}"
     count = f"{first.data.count:,} samples, " if first.data else ""
-    found = [group.summary("ideal_s") for group in work.groups] if metric == "epoch_s" else []
-    ideals = [summary.median for summary in found if summary is not None]
     runs = sorted({len(group.records) for group in work.groups})
     often = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     often += " run each" if runs == [1] else " runs each"
     device = first.device or first.spec.device
     note = f"{count}batch {first.spec.batch_size}, {device}, cache {cache_text(first)}, {often}"
     title = f"{datasets.label(first)}, {training}: {METRICS[metric].label}, {METRICS[metric].unit}"
-    return _Panel(title, note, bars, min(ideals, default=None))
+    return _Panel(title, note, bars, common_ceiling_s(work.records) if metric == "epoch_s" else None)
 
 
 def _bar(group: Group, metric: str, methods: Methods, *, best: bool) -> _Bar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.records.bottleneck import NEGLIGIBLE_SHARE, computing_ratio, only_waits
+from bench.records.bottleneck import NEGLIGIBLE_SHARE, computing_ratio, only_waits, share_of_epoch
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, significant
 from bench.records.record import RunRecord
 from bench.report.tables import cache_text, run_label
@@ -55,11 +55,12 @@ def verdict(records: Sequence[RunRecord]) -> str:
             f"{name} costs {significant(over.median, 2)} % over the ceiling ({significant(epoch.median, 3)} s instead "
             f"of {significant(ideal.median, 3)} s per epoch from memory)"
         )
-        if over.median < wait.median:
+        share = share_of_epoch(over.median)
+        if share <= wait.median:
             text += f". {waited}, and storage cannot gain you more than that."
         else:
-            text += f"; storage cannot gain you more than that. {waited}"
-            text += f"; {_rest(record)}." if over.median > 2 * wait.median else "."
+            text += f": {significant(share, 2)} % of the epoch, and storage cannot gain you more than that. {waited}"
+            text += f"; {_rest(record)}." if _computed_longer(records) else "."
     if augmenting is not None:
         text += f" Augmentation took {significant(augmenting.median, 2)} % of the epoch, which no format changes."
     if record.spec.workers and record.device == "cpu":
@@ -67,6 +68,11 @@ def verdict(records: Sequence[RunRecord]) -> str:
     if record.cache.asked != "as-is":
         text += f" Page cache {cache_text(record)}."
     return text
+
+
+def _computed_longer(records: Sequence[RunRecord]) -> bool:
+    ratio = computing_ratio(records)
+    return ratio is not None and ratio > 1 + IMPOSSIBLE_SHARE / 100
 
 
 def _rest(record: RunRecord) -> str:

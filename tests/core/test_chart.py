@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.records import results
+from bench.records.bottleneck import common_ceiling_s
 from bench.records.groups import equal_runs, same_work
 from bench.records.record import RunRecord
 from bench.report.chart import chart
@@ -86,3 +87,19 @@ def test_the_command_writes_a_file_whole_or_says_why_not(tmp_path: Path, monkeyp
         assert words in str(failed.exception)
         assert failed.exit_code == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "b.svg", "results"]
+
+
+def test_one_ceiling_stands_for_all_methods_the_median_of_their_runs() -> None:
+    ideals = {"zarr": 1.0, "hdf5": 2.0, "memmap": 3.0}
+    records = []
+    for name, ideal_s in ideals.items():
+        record = run(name, 4.0)
+        ideal = record.epochs[0].model_copy(update={"epoch_s": ideal_s})
+        records.append(record.model_copy(update={"ideal": ideal}))
+    picture = drawn(records)
+    (line,) = [each for each in picture.iter(f"{SVG}path") if each.get("class") == "ceiling"]
+    drawn_bars = [rect for rect in picture.iter(f"{SVG}rect") if rect.get("class") != "back"]
+    left, length = min(float(rect.get("x")) for rect in drawn_bars), float(drawn_bars[0].get("width"))
+    at = float(line.get("d").removeprefix("M").split()[0])
+    assert (at - left) / length == pytest.approx(0.5, abs=0.01)
+    assert common_ceiling_s(records) == 2.0
