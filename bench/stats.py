@@ -14,7 +14,6 @@ EXACT_FLIPS = 20
 """Up to so many values the sign-flip test enumerates all signs; beyond, it draws ``DRAWN_FLIPS`` of them."""
 
 DRAWN_FLIPS = 99_999
-SMALL_SAMPLE = 15
 _VALUES_AT_ONCE = 2**20
 
 
@@ -64,21 +63,21 @@ def deviation(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def median_interval(values: Sequence[float], confidence: float = 0.95, *, seed: int = 0) -> Interval | None:
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
     """Return an interval for the median of what the values are a sample of.
 
-    Below 15 values it lies between two order statistics, the closest pair that reaches ``confidence``; None where
-    not even the smallest and the largest do (below 6 values for 0.95). From 15 values on it is a bootstrap.
+    It lies between two order statistics, the closest pair that reaches ``confidence``; None where not even the smallest
+    and the largest do (below 6 values for 0.95). It covers the median as often as it says at any number of
+    values, where a percentile bootstrap of 15 to 20 does in 0.92 to 0.94 of cases instead of 0.95.
     """
     n = len(values)
-    if n >= SMALL_SAMPLE:
-        import numpy as np
-
-        return bootstrap_interval(values, np.median, confidence, seed)
-    ranks = [rank for rank in range(1, n // 2 + 1) if order_coverage(n, rank) >= confidence]
-    if not ranks:
+    rank = outside = 0
+    while 1 - 2 * (outside + math.comb(n, rank)) / (1 << n) >= confidence:
+        outside += math.comb(n, rank)
+        rank += 1
+    if not rank:
         return None
-    ordered, rank = sorted(values), ranks[-1]
+    ordered = sorted(values)
     return Interval(ordered[rank - 1], ordered[n - rank], order_coverage(n, rank))
 
 
