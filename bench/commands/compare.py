@@ -72,11 +72,11 @@ def compare(
 ) -> None:
     """Find out which backend is faster, as a randomised experiment with repeats and a control."""
     from bench import console
-    from bench.comparisons import comparison
+    from bench.comparisons import comparable, comparison
     from bench.records import results as folder
 
     failed: list[RunRecord] = []
-    comparison.comparable_metric(metric)
+    comparable.comparable_metric(metric)
     if into is not None and not into.is_file():
         raise CompareError(f"--into {into}: there is no such file. Make it, with the two lines that --help names.")
     if recorded is not None and (backend or dataset):

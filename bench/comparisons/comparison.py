@@ -13,9 +13,9 @@ from itertools import combinations
 from typing import Literal
 
 from bench.comparisons.campaign import control_name
-from bench.contracts.errors import BenchError
+from bench.comparisons.comparable import ComparisonError, comparable_metric
 from bench.records.comparability import OWN_FIELDS, Difference, differences, require_comparable
-from bench.records.metrics import METRICS, Metric
+from bench.records.metrics import Metric
 from bench.records.record import CampaignInfo, RunRecord
 from bench.stats import Interval, blocks_needed, bootstrap_interval, holm, median_interval, sign_flip_p, summarise
 
@@ -28,23 +28,7 @@ Verdict = Literal["faster", "slower", "lower", "higher", "no difference shown"]
 
 NO_DIFFERENCE: Verdict = "no difference shown"
 
-BY_SEED = ("accuracy", "loss")
-SAME_IN_ALL_RUNS = ("store_mb", "files", "prepare_s", "decode_s", *BY_SEED)
-"""Metrics that are measured once per store, or follow from the seed: repeating the run does not repeat them."""
-
-INSTEAD = {
-    "over_ceiling": "epoch_s",
-    "pss_growth_mb": "peak_pss_mb",
-    "vram_delta_mb": "vram_reserved_mb",
-    "gpu_temperature_c": "gpu_sm_mhz",
-}
-"""What to compare instead of a difference: the zero of that is arbitrary or noise, so its ratios say nothing."""
-
 SPEED_UNITS = ("s", "ms", "samples/s", "MB/s")
-
-
-class ComparisonError(BenchError):
-    """Runs from which no comparison follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +52,8 @@ class Contrast:
 
     Of these, ``zeros`` are those in which both gave a value, one of which is zero or less and so has no ratio.
     ``ratio`` is cell / baseline, the median of the ratios within blocks; ``interval`` that of the ratio; ``p`` of the
-    sign-flip test, ``p_holm`` adjusted for all contrasts of the comparison. ``reason`` says why no
-    difference was shown where that is not simply for want of one.
+    sign-flip test, ``p_holm`` adjusted for all contrasts of the comparison. ``mean_ratio`` is the geometric mean, which
+    that test is of. ``reason`` says why no difference was shown where that is not simply for want of one.
     """
 
     cell: str
@@ -78,11 +62,16 @@ class Contrast:
     dropped: int
     zeros: int = 0
     ratio: float | None = None
+    mean_ratio: float | None = None
     interval: Interval | None = None
     p: float | None = None
     p_holm: float | None = None
     verdict: Verdict = NO_DIFFERENCE
     reason: str | None = None
+
+    def shows_better(self, metric: Metric) -> bool:
+        """Whether ``cell`` was shown to be better than ``baseline`` in the metric that was compared."""
+        return self.verdict in ("faster", "lower" if metric.better == "lower" else "higher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +129,9 @@ def compare(
         require_comparable(found)
     names = dict.fromkeys(name for name, _ in slots)
     values: Values = {name: _values(chosen, slots, name) for name in names}
-    twin = next((_place(r).cell for r in records if _place(r).control), None)
-    controls = {control_name(twin)} if twin else set()
-    cells = _cells(chosen, campaign, values, controls)
+    twins = list(dict.fromkeys(_place(r).cell for r in records if _place(r).control))
+    twin = baseline if baseline in twins else next(iter(twins), None)
+    cells = _cells(chosen, campaign, values, set(map(control_name, twins)))
     baseline = known_baseline(baseline or twin, [cell.name for cell in cells if not cell.control])
     control = _contrast(control_name(twin), twin, values, campaign) if twin else None
     floor = _noise_floor(control)
@@ -163,20 +152,6 @@ def compare(
         tuple(_warnings(control, found)),
         runs,
     )
-
-
-def comparable_metric(key: str) -> Metric:
-    """Return the metric of a name. Raises ComparisonError where runs have no ratio in it, or differ by no chance."""
-    if key in INSTEAD:
-        raise ComparisonError(f"{key} is a difference, of which ratios say nothing. Compare {INSTEAD[key]} instead.")
-    unfit = {*SAME_IN_ALL_RUNS, *INSTEAD}
-    comparable = [k for k, m in METRICS.items() if m.better != "neither" and k not in unfit]
-    if key in comparable:
-        return METRICS[key]
-    known = f"Choose from: {', '.join(comparable)}."
-    if key in METRICS:
-        raise ComparisonError(f"{key} is not measured anew in each run, or has no better direction. {known}")
-    raise ComparisonError(f"There is no metric {key!r}. {known}")
 
 
 def _campaign(records: Sequence[RunRecord]) -> CampaignInfo:
@@ -228,7 +203,7 @@ def _cells(metric: Metric, campaign: CampaignInfo, values: Values, controls: Col
     for name, by_block in values.items():
         found = list(by_block.values())
         summary = summarise(found)
-        median, interval = summary.median if summary else None, median_interval(found, CONFIDENCE, seed=campaign.seed)
+        median, interval = summary.median if summary else None, median_interval(found, CONFIDENCE)
         cells.append(Cell(name, len(found), campaign.blocks - len(found), median, interval, name in controls))
     sign = -1 if metric.better == "higher" else 1
     cells.sort(key=lambda cell: (cell.median is None, sign * (cell.median or 0), cell.name))
@@ -266,7 +241,8 @@ def _contrast(cell: str, baseline: str, values: Values, campaign: CampaignInfo) 
     if interval is not None:
         interval = Interval(math.exp(interval.low), math.exp(interval.high), interval.coverage)
     p = sign_flip_p(logs, seed=campaign.seed)
-    return replace(contrast, ratio=math.exp(summary.median), interval=interval, p=p)
+    mean = math.exp(math.fsum(logs) / len(logs))
+    return replace(contrast, ratio=math.exp(summary.median), mean_ratio=mean, interval=interval, p=p)
 
 
 def _noise_floor(control: Contrast | None) -> float | None:
@@ -310,7 +286,11 @@ def _why_not(contrast: Contrast, ratio: float, p_holm: float, floor: float | Non
         return "its interval includes 1"
     if floor is None:
         return f"the control has fewer than {blocks_needed(1, ALPHA)} blocks, so the noise of equal runs is unknown"
-    return None if _distance(ratio) > floor else "it is within what equal runs differ by"
+    if _distance(ratio) <= floor:
+        return "it is within what equal runs differ by"
+    if contrast.mean_ratio is not None and (contrast.mean_ratio < 1) != (ratio < 1):
+        return "in a few blocks it is the other way, and by more"
+    return None
 
 
 def _control_judged(control: Contrast, metric: Metric) -> Contrast:

@@ -9,20 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.comparisons.comparison import (
-    BY_SEED,
-    INSTEAD,
-    NO_DIFFERENCE,
-    SAME_IN_ALL_RUNS,
-    ComparisonError,
-    Contrast,
-    compare,
-)
+from bench.comparisons.comparable import INSTEAD, SAME_IN_ALL_RUNS, ComparisonError
+from bench.comparisons.comparison import NO_DIFFERENCE, Contrast, compare
+from bench.comparisons.shared import cell_name, shared_runs
 from bench.contracts.errors import BenchError
 from bench.records.comparability import LOADING_FIELDS
 from bench.records.groups import Group, Work
-from bench.records.metrics import METRICS
-from bench.records.record import RunRecord
+from bench.records.metrics import BY_SEED, METRICS
 
 EXACT_METRICS = ("store_mb", "files")
 """What does not vary between runs: any difference is one."""
@@ -30,7 +23,7 @@ EXACT_METRICS = ("store_mb", "files")
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The groups that have a metric, best first.
+    """The groups that have a metric, best first: by their medians, unless runs in the same blocks showed otherwise.
 
     ``contrasts`` are those of the others with the best, by group, where they ran in the same blocks. ``shown`` is
     whether the best was shown to be better than every other; ``reason`` says why not. ``warnings`` are those of the
@@ -55,7 +48,7 @@ class Ranking:
 
 
 def rank(work: Work, metric: str) -> Ranking:
-    """Rank the groups of a work by a metric that has a better direction, by the median over their runs."""
+    """Rank the groups of a work by a metric that has a better direction."""
     found = [(summary.median, group) for group in work.groups if (summary := group.summary(metric)) is not None]
     sign = -1 if METRICS[metric].better == "higher" else 1
     # Sorting is stable: groups of equal value stay in their order.
@@ -73,14 +66,33 @@ def rank(work: Work, metric: str) -> Ranking:
             else "this is measured once for each store"
         )
         return Ranking(groups, shown=False, reason=why)
+    if any(group.summary(metric) is None and group.values(metric) for group in work.groups):
+        return Ranking(groups, shown=False, reason="of one of them only some runs have it")
     if metric in INSTEAD:
         return Ranking(groups, shown=False, reason="this is a difference, of which ratios say nothing")
     if found[0][0] <= 0:
         return Ranking(groups, shown=False, reason="the best value is not above zero, so no other has a ratio to it")
     try:
-        contrasts, warnings = _contrasts(groups, metric)
+        return _judged(groups, metric)
     except BenchError as error:
         return Ranking(groups, shown=False, reason=str(error))
+
+
+def _judged(groups: tuple[Group, ...], metric: str) -> Ranking:
+    """Rank by contrasts within blocks. Raises BenchError where there are none."""
+    promoted: set[Group] = set()
+    while True:
+        contrasts, warnings = _contrasts(groups, metric)
+        # Medians over all runs are of several campaigns, or of more blocks for one than for another: where they say
+        # otherwise than runs in the same blocks, the machine's drift is in them.
+        better = [group for group in groups if group in contrasts and contrasts[group].shows_better(METRICS[metric])]
+        if not better:
+            break
+        if promoted & set(better):
+            reason = "runs in the same blocks contradict each other"
+            return Ranking(groups, shown=False, reason=reason, warnings=warnings)
+        promoted.add(better[0])
+        groups = (better[0], *(group for group in groups if group is not better[0]))
     unproved = [group for group in groups[1:] if group not in contrasts or contrasts[group].verdict == NO_DIFFERENCE]
     if not unproved:
         return Ranking(groups, shown=True, contrasts=contrasts, warnings=warnings)
@@ -91,28 +103,11 @@ def rank(work: Work, metric: str) -> Ranking:
 
 def _contrasts(groups: Sequence[Group], metric: str) -> tuple[dict[Group, Contrast], tuple[str, ...]]:
     """Return the contrast of each other group with the first, and warnings. Raises BenchError where there are none."""
-    runs = _common_campaign(groups)
-    names = {group: _cell(records[0]) for group, records in runs.items()}
+    runs = shared_runs(groups[0], groups)
+    if not runs:
+        raise ComparisonError("they did not run in turns: use `bench compare` or `bench matrix`")
+    names = {group: cell_name(records) for group, records in runs.items()}
     flat = [record for records in runs.values() for record in records]
     compared = compare(flat, metric, names[groups[0]], own=LOADING_FIELDS)
     by_name = {contrast.cell: contrast for contrast in compared.contrasts}
     return {group: by_name[name] for group, name in names.items() if name in by_name}, compared.warnings
-
-
-def _common_campaign(groups: Sequence[Group]) -> dict[Group, list[RunRecord]]:
-    """Return the runs of the last campaign that the first group and any other took part in."""
-    campaigns: dict[str, dict[Group, list[RunRecord]]] = {}
-    for group in groups:
-        for record in group.records:
-            if record.campaign is not None:
-                campaigns.setdefault(record.campaign.id, {}).setdefault(group, []).append(record)
-    shared = {name: runs for name, runs in campaigns.items() if groups[0] in runs and len(runs) > 1}
-    if not shared:
-        raise ComparisonError("they did not run in turns: use `bench compare` or `bench matrix`")
-    most = max(len(runs) for runs in shared.values())
-    return shared[max(name for name, runs in shared.items() if len(runs) == most)]
-
-
-def _cell(record: RunRecord) -> str:
-    assert record.campaign is not None  # noqa: S101  # only such are asked for
-    return record.campaign.cell

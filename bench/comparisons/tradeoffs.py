@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.comparisons.comparison import NO_DIFFERENCE, Contrast, compare
+from bench.comparisons.shared import cell_name, shared_runs
 from bench.contracts.errors import BenchError
 from bench.records.comparability import LOADING_FIELDS
 from bench.records.groups import Group
@@ -63,20 +64,6 @@ class BreakEven:
     epochs: int
     earliest: int
     latest: int | None
-
-
-def shared_runs(group: Group, groups: Sequence[Group]) -> dict[Group, list[RunRecord]]:
-    """Return the runs, by group, of the campaign in which ``group`` ran with most of the others; the last of several.
-
-    Empty where it ran with no other one.
-    """
-    campaigns: dict[str, dict[Group, list[RunRecord]]] = {}
-    for member in groups:
-        for record in member.records:
-            if record.campaign is not None:
-                campaigns.setdefault(record.campaign.id, {}).setdefault(member, []).append(record)
-    shared = [(len(runs), name) for name, runs in campaigns.items() if group in runs and len(runs) > 1]
-    return campaigns[max(shared)[1]] if shared else {}
 
 
 def noise(groups: Sequence[Group], metric: str) -> Noise:
@@ -173,7 +160,7 @@ def epoch_contrasts(group: Group, groups: Sequence[Group]) -> dict[Group, Contra
     runs = shared_runs(group, groups)
     if not runs:
         return {}
-    names = {member: _cell(records[0]) for member, records in runs.items()}
+    names = {member: cell_name(records) for member, records in runs.items()}
     try:
         compared = compare(
             [r for of in runs.values() for r in of], "epoch_s", baseline=names[group], own=LOADING_FIELDS
@@ -235,8 +222,3 @@ def _by_block(group: Group, runs: Mapping[Group, Sequence[RunRecord]]) -> dict[i
         if summary is not None and record.campaign is not None and not record.campaign.control:
             found[record.campaign.block] = summary.median
     return found
-
-
-def _cell(record: RunRecord) -> str:
-    assert record.campaign is not None  # noqa: S101  # only such are asked for
-    return record.campaign.cell

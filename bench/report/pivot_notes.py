@@ -78,12 +78,13 @@ def _best(pivot: Pivot) -> list[str]:
     if any(judged.best for filled in pivot.sheets for judged in filled.judged.values()):
         metrics = [metric for filled in pivot.sheets for metric, judged in filled.judged.items() if judged.best]
         tested = (
-            " That was tested with runs in the same randomised blocks: sign-flip test adjusted by Holm, p below 0.05, "
-            "an interval of the ratio that excludes 1, and a ratio beyond what equal runs differ by."
+            " That was tested with runs in the same randomised blocks, whatever the medians over all runs may say: "
+            "sign-flip test adjusted by Holm, p below 0.05, an interval of the ratio that excludes 1, and a ratio "
+            "beyond what equal runs differ by."
         )
         notes.append(
-            "Bold (* in plain text): shown to be better than every other method of the same data and circumstances."
-            + ("" if set(metrics) <= set(EXACT_METRICS) else tested)
+            "Bold (* in plain text): shown to be better than every other method of the same data and circumstances "
+            "that has a value." + ("" if set(metrics) <= set(EXACT_METRICS) else tested)
         )
     return notes
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.comparisons.comparison import NO_DIFFERENCE, Contrast, comparable_metric, compare
+from bench.comparisons.comparable import comparable_metric
+from bench.comparisons.comparison import NO_DIFFERENCE, Contrast, compare
 from bench.comparisons.ranking import EXACT_METRICS
+from bench.comparisons.shared import cell_name, shared_runs
 from bench.contracts.errors import BenchError
 from bench.records.comparability import LOADING_FIELDS
 from bench.records.facets import used_options, word
@@ -163,15 +165,14 @@ class Contrasts:
         self._known: dict[str, dict[str, Contrast]] = {}
 
     def between(self, group: Group, baseline: Group) -> Contrast | None:
-        """Return the contrast within the last campaign of both; None where there is none, or nothing to be had."""
-        shared = _campaigns(group) & _campaigns(baseline)
+        """Return the contrast within the newest campaign of both; None where there is none, or nothing to be had."""
+        shared = shared_runs(baseline, (group, baseline))
         if not shared:
             return None
-        last = max(shared)
-        names = [_cell_name(one, last) for one in (group, baseline)]
-        if last not in self._known:
-            self._known[last] = self._within(last, names[1])
-        return self._known[last].get(names[0])
+        (campaign,) = {record.campaign.id for runs in shared.values() for record in runs if record.campaign}
+        if campaign not in self._known:
+            self._known[campaign] = self._within(campaign, cell_name(shared[baseline]))
+        return self._known[campaign].get(cell_name(shared[group]))
 
     def _within(self, campaign: str, baseline: str) -> dict[str, Contrast]:
         runs = [record for record in self._work.records if record.campaign and record.campaign.id == campaign]
@@ -182,14 +183,6 @@ class Contrasts:
             # Nothing can be tested; plain ratios remain, and are marked as such.
             return {}
         return {contrast.cell: contrast for contrast in compared.contrasts}
-
-
-def _campaigns(group: Group) -> set[str]:
-    return {record.campaign.id for record in group.records if record.campaign}
-
-
-def _cell_name(group: Group, campaign: str) -> str:
-    return next(record.campaign.cell for record in group.records if record.campaign and record.campaign.id == campaign)
 
 
 def _decimals(interval: Interval) -> int:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.comparisons.comparison import ComparisonError, comparable_metric, compare
+from bench.comparisons.comparable import ComparisonError, comparable_metric
+from bench.comparisons.comparison import compare
 from bench.records.comparability import IncomparableError, differences
 from bench.records.record import CampaignInfo, RunRecord, read_record
 from bench.report import render
@@ -228,6 +229,38 @@ def test_a_control_that_differs_from_itself_is_a_loud_warning() -> None:
     assert compared_table(found).notes[0].startswith("WARNING: The control differs from itself")
 
 
+def test_every_control_is_one_and_no_rival() -> None:
+    others = [
+        record.model_copy(update={"campaign": record.campaign.model_copy(update={"cell": "x"})})
+        for record in campaign(a=TWICE)
+    ]
+    found = compare([*campaign(a=BASE, b=TWICE), *others], baseline="x")
+    assert {contrast.cell for contrast in found.contrasts} == {"a", "b"}
+    assert [cell.name for cell in found.cells if cell.control] == ["a again", "x again"]
+    assert found.control.cell == "x again"
+
+
+def test_nothing_is_claimed_where_a_few_blocks_tell_the_opposite_by_more() -> None:
+    quiet = [1.004, 0.996, 1.003, 0.997] * 6
+    mostly_faster = [0.98 + 0.0005 * n for n in range(18)] + [1.65 + 0.01 * n for n in range(6)]
+    random.Random(0).shuffle(mostly_faster)
+    (contrast,) = compare(campaign(quiet, a=[1.0] * 24, b=mostly_faster)).contrasts
+    assert contrast.p_holm < 0.05
+    assert contrast.interval.high < 1 < contrast.mean_ratio
+    assert contrast.verdict == "no difference shown"
+    assert contrast.reason == "in a few blocks it is the other way, and by more"
+    (same,) = compare(
+        campaign(quiet, a=[1.0] * 24, b=[ratio if ratio < 1 else 0.97 for ratio in mostly_faster])
+    ).contrasts
+    assert same.verdict == "faster"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "val_loss", "val_best_accuracy", "test_accuracy", "test_macro_f1"])
+def test_what_follows_from_the_seed_is_not_compared(metric: str) -> None:
+    with pytest.raises(ComparisonError, match="not measured anew"):
+        comparable_metric(metric)
+
+
 def test_the_control_stays_with_its_twin_when_another_cell_is_the_baseline() -> None:
     found = compare(campaign(a=BASE, b=TWICE, c=TWICE), baseline="b")
     assert (found.control.cell, found.control.baseline) == ("a again", "a")
@@ -239,7 +272,9 @@ def test_one_cell_alone_is_a_study_of_noise() -> None:
     found = compare(campaign(a=BASE))
     assert found.contrasts == ()
     assert found.noise_floor == pytest.approx(0.02, abs=0.005)
-    assert "equal runs differed by up to" in sentences(found)[0]
+    assert "the median ratio of equal runs may be off by up to" in sentences(found)[0]
+    # The ends and the middle of QUIET's distances from 1.
+    assert sentences(found)[0].endswith(" Two equal runs of a block were 1.3 % apart (median), at most 2.0 %.")
 
 
 def without_campaign(records: list[RunRecord]) -> list[RunRecord]:
@@ -478,7 +513,7 @@ def test_sentences_say_what_was_found_in_numbers() -> None:
         "p = 0.016 after Holm, 8 blocks)."
     )
     assert by_cell["c"].startswith("c and a: no difference shown (ratio 1.00, 0.9")
-    assert by_cell["c"].endswith("equal runs differed by up to 1.5 % here).")
+    assert by_cell["c"].endswith("the median ratio of equal runs may be off by up to 1.5 % here).")
     few = compare(campaign(a=BASE[:4], b=TWICE[:4]))
     assert sentences(few)[0].endswith("; 4 blocks cannot show any, 6 are needed).")
     assert "b and a: 4 blocks cannot show any, 6 are needed." in compared_table(few).notes
@@ -507,7 +542,7 @@ def test_the_table_says_how_it_came_about() -> None:
         "Holm for 1 comparison.",
         "(seed 3)",
         "8 blocks",
-        "differed by up to 1.5 %",
+        "may be off by up to 1.5 %",
         "Page cache: as-is.",
         "ext4",
     ):
@@ -542,12 +577,10 @@ def test_the_distance_to_the_ceiling_is_told_where_it_was_measured() -> None:
 
     assert not any("ceiling" in text for text in sentences(compare(campaign(a=BASE, b=TWICE))))
     found = compare([with_ceiling(record) for record in campaign(a=[1.1] * 8, b=[2.0] * 8)])
-    assert sentences(found)[-1] == (
-        "Over the ceiling, training from memory: a 10 %, b 100 %. Storage cannot gain more than that."
-    )
+    assert sentences(found)[-1] == ("Over the ceiling, training from memory, an epoch took: a 10 %, b 100 %.")
     # Noise alone makes an epoch shorter than the same training from memory.
     found = compare([with_ceiling(record) for record in campaign(a=[0.7] * 8, b=[2.0] * 8)])
-    assert sentences(found)[-1].startswith("Over the ceiling, training from memory: b 100 %.")
+    assert sentences(found)[-1].endswith("an epoch took: b 100 %.")
 
 
 def test_zero_is_a_value_of_which_no_ratio_can_be_formed() -> None:

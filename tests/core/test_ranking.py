@@ -113,6 +113,58 @@ def test_what_noise_may_explain_is_no_worse() -> None:
     assert {group.first.spec.backend for group in found.no_worse()} == {"hdf5", "memmap"}
 
 
+def slower_by_the_hour(records: list[RunRecord]) -> list[RunRecord]:
+    return [
+        record.model_copy(
+            update={"epochs": [record.epochs[0].model_copy(update={"epoch_s": record.epochs[0].epoch_s * (1 + block)})]}
+        )
+        for record in records
+        for block in [record.campaign.block]
+    ]
+
+
+def test_blocks_decide_against_the_medians_of_all_runs() -> None:
+    # The machine gets slower, and the last runs of what is slower failed: its median over what is left is lower.
+    records = slower_by_the_hour(campaign({"memmap": 1.0, "hdf5": 1.05}, noise=0.001))
+    records = [r for r in records if r.spec.backend == "memmap" or r.campaign.block < 6]
+    (work,) = same_work(equal_runs(records))
+    by_name = {group.first.spec.backend: group.summary("epoch_s").median for group in work.groups}
+    assert by_name["hdf5"] < by_name["memmap"]
+    order, found = ranked(records)
+    assert order == ["memmap", "hdf5"]
+    assert found.shown
+    assert [c.verdict for c in found.contrasts.values()] == ["slower"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("matrix-1a2b.2", "matrix-1a2b.10"), ("matrix-1a2b", "20261121-000000-x")])
+def test_the_newest_campaign_counts_whatever_its_name(old: str, new: str) -> None:
+    def of(name: str, day: str, seconds: dict[str, float]) -> list[RunRecord]:
+        return [
+            r.model_copy(
+                update={"campaign": r.campaign.model_copy(update={"id": name}), "started_at": f"{day}T00:00:00+00:00"}
+            )
+            for r in campaign(seconds)
+        ]
+
+    runs = [*of(new, "2026-11-21", {"zarr": 1.0, "hdf5": 0.8}), *of(old, "2025-01-01", {"zarr": 1.0, "hdf5": 1.1})]
+    order, found = ranked(runs)
+    assert order == ["hdf5", "zarr"]
+    assert [round(c.ratio, 2) for c in found.contrasts.values()] == [1.25]
+
+
+def test_nothing_is_best_where_a_rival_was_not_measured_in_all_its_runs() -> None:
+    records = campaign({"hdf5": 2.0, "zarr": 1.5, "memmap": 1.0})
+    assert ranked(records)[1].shown
+    spoilt = [
+        r.model_copy(update={"epochs": []}) if r.spec.backend == "memmap" and r.campaign.block == 3 else r
+        for r in records
+    ]
+    order, found = ranked(spoilt)
+    assert order == ["zarr", "hdf5"]
+    assert not found.shown
+    assert found.reason == "of one of them only some runs have it"
+
+
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
