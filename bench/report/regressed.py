@@ -26,7 +26,7 @@ class Regressed:
     findings: tuple[Finding, ...]
     around: Circumstances
     failed: Mapping[str, str]
-    """Cells with runs that gave no result, and why."""
+    """Cells with runs that gave no result, and why the first of them did not."""
 
     effect: float
 
@@ -58,8 +58,13 @@ def sentences(found: Regressed) -> list[str]:
         texts.append(f"Times were NOT held: {found.around.times_not_held}. Counters were.")
     elif unheld:
         texts.append(f"Not held: {'; '.join(unheld)}.")
-    texts += [f"{cell} gave no result in all of its runs: {why}" for cell, why in found.failed.items()]
+    texts += [f"{cell} gave no result in {_failed_share(found, cell)}: {why}" for cell, why in found.failed.items()]
     return texts
+
+
+def _failed_share(found: Regressed, cell: str) -> str:
+    states = [run.record.status for run in found.now if run.cell == cell]
+    return f"{sum(state != 'ok' for state in states)} of {len(states)} runs"
 
 
 def summary(found: Regressed) -> str:

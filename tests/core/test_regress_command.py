@@ -26,6 +26,7 @@ class Laboratory:
         self.done: list[RunRecord] = []
         self.slower: dict[str, float] = {}
         self.broken: set[str] = set()
+        self.broken_blocks = range(100)
         self.environment: dict[str, object] = {}
 
     def run(self, spec, places, progress, attempt) -> runner.Outcome:
@@ -43,7 +44,7 @@ class Laboratory:
         }
         update["started_at"] = f"2026-01-01T00:{len(self.done) % 60:02}:00.000000+00:00"
         update["environment"] = {**TEMPLATE.environment, **self.environment}
-        if spec.backend in self.broken:
+        if spec.backend in self.broken and attempt.campaign.block in self.broken_blocks:
             error = ErrorInfo(phase="train", type="X", message="It broke.")
             update |= {"status": "failed", "error": error, "epochs": []}
         self.done.append(TEMPLATE.model_copy(update=update))
@@ -99,9 +100,18 @@ def test_failed_cells_exit_2_and_spoil_no_baseline(laboratory: Laboratory) -> No
     found = regress("main")
     assert found.exception.exit_code == 2
     assert "It broke." in str(found.exception)
+    assert "hdf5[library] gave no result in 8 of 8 runs: It broke." in found.stdout
     found = regress(*SAVE[2:], "--save", "broken")
     assert found.exception.exit_code == 2
     assert not Path("results/baselines/broken.json").exists()
+
+
+def test_runs_without_a_result_are_counted(laboratory: Laboratory) -> None:
+    regress(*SAVE)
+    laboratory.broken, laboratory.broken_blocks = {"hdf5"}, range(2, 3)
+    found = regress("main")
+    assert found.exception.exit_code == 2
+    assert "hdf5[library] gave no result in 1 of 8 runs: It broke." in found.stdout
 
 
 def test_another_machine_leaves_the_counters(laboratory: Laboratory) -> None:
