@@ -216,6 +216,8 @@ def _exactly(finding: Finding, both: Sides, held: Held) -> Finding | None:
     """Hold a counter exactly; None where it differs between equal runs of one day, so that it cannot be."""
     day = [values_of((*both.before, *both.twins_before), held), values_of((*both.now, *both.twins_now), held)]
     before, now = ([value for _, value in side] for side in day)
+    if min(len(before), len(now)) < 2:
+        return replace(finding, reason="one run cannot show that equal runs agree (use more --blocks)")
     if max(before) - min(before) > held.slack or max(now) - min(now) > held.slack:
         return None
     exact = replace(finding, held_exactly=True)

@@ -52,11 +52,13 @@ def sentences(found: Regressed) -> list[str]:
         texts = [f"No regression was shown against {found.baseline.name}."]
     texts += [_sentence(finding) for finding in found.findings if finding.verdict in ("faster", "less")]
     unheld = dict.fromkeys(
-        f"{finding.metric.label}: {finding.reason}" for finding in found.findings if finding.verdict == "not held"
+        f"{finding.metric.label}: {finding.reason}"
+        for finding in found.findings
+        if finding.verdict == "not held" and finding.reason != found.around.times_not_held
     )
     if found.around.times_not_held:
-        texts.append(f"Times were NOT held: {found.around.times_not_held}. Counters were.")
-    elif unheld:
+        texts.append(f"Times were NOT held: {found.around.times_not_held}.{'' if unheld else ' Counters were.'}")
+    if unheld:
         texts.append(f"Not held: {'; '.join(unheld)}.")
     texts += [f"{cell} gave no result in {_failed_share(found, cell)}: {why}" for cell, why in found.failed.items()]
     return texts

@@ -120,6 +120,8 @@ def test_another_machine_leaves_the_counters(laboratory: Laboratory) -> None:
     found = regress("main")
     assert found.exit_code == 0, found.output
     assert "Times were NOT held: the machine or its state is another one: cpu" in found.stdout
+    # What else was not held is said as well.
+    assert "Not held: waiting for data (stall): loading alone is nothing but waiting" in found.stdout
 
 
 def test_another_version_of_a_library_is_said_and_held(laboratory: Laboratory) -> None:

@@ -168,6 +168,17 @@ def test_one_call_more_is_a_regression_and_a_byte_of_the_harness_is_none() -> No
     assert finding(judge(now, before), "read_calls").verdict == "less"
 
 
+def test_one_run_of_a_day_shows_no_counter_to_be_exact() -> None:
+    one, two = day(1.0, calls=100, control=False), day(1.0, 1.01, calls=101, control=False)
+    for before, now in ((one, two), (two, one), (one, one)):
+        found = finding(judge(before, now), "read_calls")
+        assert (found.verdict, found.held_exactly) == ("not held", False)
+        assert "one run cannot show" in found.reason
+    assert finding(judge(two, two), "read_calls").held_exactly
+    # A control is an equal run, too.
+    assert finding(judge(day(1.0, calls=100), day(1.0, calls=101)), "read_calls").verdict == "more"
+
+
 def test_a_counter_that_varies_between_equal_runs_is_held_by_ratio() -> None:
     before = [run([v], block=b, control=c, calls=100 + b) for c in (False, True) for b, v in enumerate(QUIET)]
     now = [run([v], block=b, control=c, calls=103 + b) for c in (False, True) for b, v in enumerate(QUIET)]
