@@ -22,6 +22,10 @@ Bench.past = (() => {
       .map(plain)
       .join("<br>");
 
+  /* A step from or to zero has no ratio. */
+  const change = (ratio, before, behind) =>
+    ratio === null ? `${number(before)} → ${number(behind)}` : `× ${number(ratio)}`;
+
   /* Between two steps, the median of the points there. */
   function levels({ points, steps }) {
     const x = [];
@@ -54,13 +58,13 @@ Bench.past = (() => {
       y1: 1,
       line: { color: colours.c4, width: 1.5, dash: "dash" },
     }));
-    layout.annotations = found.steps.map(([index, ratio]) => ({
+    layout.annotations = found.steps.map(([index, ...medians]) => ({
       x: at[index],
       y: 1,
       yref: "paper",
       yanchor: "top",
       xanchor: "left",
-      text: plain(`× ${number(ratio)}`),
+      text: plain(change(...medians)),
       showarrow: false,
       font: { color: colours.c4 },
     }));
@@ -105,7 +109,7 @@ Bench.past = (() => {
   }
 
   function rows({ points, steps }) {
-    const ratios = new Map(steps);
+    const changes = new Map(steps.map(([index, ...medians]) => [index, change(...medians)]));
     return points.map((point, place) => [
       point.at,
       point.revision,
@@ -113,7 +117,7 @@ Bench.past = (() => {
       String(point.runs),
       number(point.v),
       number(point.loop),
-      ratios.has(place) ? `× ${number(ratios.get(place))}` : "",
+      changes.get(place) ?? "",
     ]);
   }
 
@@ -148,7 +152,7 @@ Bench.past = (() => {
       home: "past-figure",
       full: true,
       title: (view) => `${labelled(quantity(view, chosen(view).metrics))} over time`,
-      note: "Versions and revisions may differ, all else is equal. Dashed: a step, with the ratio of the medians.",
+      note: "Versions and revisions may differ, all else is equal. Dashed: a step, with the ratio of the medians, or both where one is zero.",
       always: true,
       of: figure,
     });

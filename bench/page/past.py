@@ -54,7 +54,7 @@ def _metric(trend: Trend) -> dict[str, Any]:
     before = [None, *trend.points]
     return {
         "points": [_point(earlier, point) for earlier, point in zip(before, trend.points, strict=False)],
-        "steps": [[step.index, number(step.ratio)] for step in trend.steps],
+        "steps": [[step.index, number(step.ratio), number(step.before), number(step.behind)] for step in trend.steps],
         "texts": step_sentences(trend) or [_no_step(trend)],
     }
 

@@ -57,12 +57,15 @@ class Point:
 class Step:
     """A change between the point before ``index`` and the one there.
 
-    ``ratio`` is the median of the segment behind over that before; ``canary_ratio`` that of the fixed loop, None where
-    unknown; ``changed`` names what differs between the two points, with both values.
+    ``before`` and ``behind`` are the medians of the segments on both sides, ``ratio`` is the second over the first and
+    None where one of them is not positive; ``canary_ratio`` is that of the fixed loop, None where unknown; ``changed``
+    names what differs between the two points, with both values.
     """
 
     index: int
-    ratio: float
+    before: float
+    behind: float
+    ratio: float | None
     p: float
     canary_ratio: float | None
     changed: tuple[str, ...]
@@ -183,13 +186,18 @@ def _steps(values: Sequence[float], effect: float, seed: int) -> list[tuple[int,
             continue
         place = start + best[0]
         before, behind = statistics.median(values[start:place]), statistics.median(values[place:end])
-        if min(before, behind) <= 0 or max(before, behind) / min(before, behind) - 1 <= effect:
+        if not _large(before, behind, effect):
             continue
         found.append((place, best[1]))
         waiting += [(start, place), (place, end)]
     found.sort()
     bounds = [0, *(place for place, _ in found), len(values)]
     return [(place, p, (bounds[n], bounds[n + 2])) for n, (place, p) in enumerate(found)]
+
+
+def _large(before: float, behind: float, effect: float) -> bool:
+    """Whether two medians differ by more than a share of the smaller one, which of zero is any difference."""
+    return abs(behind - before) > effect * min(abs(before), abs(behind))
 
 
 def _best(values: Sequence[float], seed: int) -> tuple[int, float] | None:
@@ -217,11 +225,12 @@ def _best(values: Sequence[float], seed: int) -> tuple[int, float] | None:
 
 
 def _step(points: Sequence[Point], index: int, p: float, bounds: tuple[int, int]) -> Step:
-    before, behind = points[bounds[0] : index], points[index : bounds[1]]
-    ratio = statistics.median(q.value for q in behind) / statistics.median(q.value for q in before)
-    canaries = [[q.canary_s for q in side if q.canary_s is not None] for side in (before, behind)]
+    sides = points[bounds[0] : index], points[index : bounds[1]]
+    before, behind = (statistics.median(point.value for point in side) for side in sides)
+    ratio = behind / before if min(before, behind) > 0 else None
+    canaries = [[point.canary_s for point in side if point.canary_s is not None] for side in sides]
     canary = statistics.median(canaries[1]) / statistics.median(canaries[0]) if all(canaries) else None
-    return Step(index, ratio, p, canary, tuple(_changed(points[index - 1], points[index])))
+    return Step(index, before, behind, ratio, p, canary, tuple(_changed(points[index - 1], points[index])))
 
 
 def _changed(one: Point, other: Point) -> list[str]:

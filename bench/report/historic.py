@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.records.metrics import significant
+from bench.records.metrics import Metric, significant
 from bench.records.record import RunRecord
 from bench.regressions.history import EFFECT, SEGMENT, Point, Step, Trend
 from bench.report.tables import Table, cache_text, data_label, machine_text, options_text, run_label, work_text
@@ -30,7 +30,7 @@ def history_table(trend: Trend) -> Table:
                 str(point.runs),
                 significant(point.value, metric.digits),
                 "" if point.canary_s is None else significant(1e3 * point.canary_s, 3),
-                _step_text(steps[number]) if number in steps else "",
+                _step_text(steps[number], metric) if number in steps else "",
             ]
         )
     title = f"{metric.label}, {metric.unit}: {series_name(trend.record)}"
@@ -74,12 +74,17 @@ def step_sentences(trend: Trend) -> list[str]:
         if step.canary_ratio is not None and abs(step.canary_ratio - 1) > SAME_AS_LOOP:
             machine = f" A fixed loop took {step.canary_ratio:.2f} times as long, so the machine may be the cause."
         label = f"{run_label(trend.record)}: {trend.metric.label}"
-        texts.append(f"{label} from {at} on: {_step_text(step)}.{cause}{machine}")
+        texts.append(f"{label} from {at} on: {_step_text(step, trend.metric)}.{cause}{machine}")
     return texts
 
 
-def _step_text(step: Step) -> str:
-    return f"{step.ratio:.3f} times (p = {significant(step.p, 2)})"
+def _step_text(step: Step, metric: Metric) -> str:
+    if step.ratio is None:
+        before, behind = (significant(value, metric.digits) for value in (step.before, step.behind))
+        change = f"from {before} to {behind}"
+    else:
+        change = f"{step.ratio:.3f} times"
+    return f"{change} (p = {significant(step.p, 2)})"
 
 
 def changed_versions(one: Point, other: Point) -> str:

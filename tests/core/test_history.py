@@ -61,6 +61,21 @@ def test_a_single_disturbed_run_and_a_small_change_make_no_step() -> None:
     assert series([at(n, value) for n, value in enumerate(small)], "epoch_s")[0].steps == ()
 
 
+def with_calls(number: int, calls: int) -> RunRecord:
+    epoch = at(number, 1.0).epochs[0]
+    return at(number, 1.0, epochs=[epoch.model_copy(update={"io": epoch.io.model_copy(update={"read_calls": calls})})])
+
+
+@pytest.mark.parametrize(("before", "behind"), [(0, 1000), (1000, 0)])
+def test_a_step_from_or_to_zero_is_told_without_a_ratio(before: int, behind: int) -> None:
+    (trend,) = series([with_calls(n, before if n < 12 else behind) for n in range(24)], "read_calls")
+    (step,) = trend.steps
+    assert (step.index, step.before, step.behind, step.ratio) == (12, before, behind, None)
+    (text,) = step_sentences(trend)
+    assert f"from {before:,} to {behind:,} (p = " in text
+    assert f"from {before:,} to {behind:,} (p = " in history_table(trend).rows[12][-1]
+
+
 def test_noise_alone_makes_a_step_about_as_seldom_as_is_promised() -> None:
     random = np.random.default_rng(1)
     found = 0

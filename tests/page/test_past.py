@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from page_records import HOSTILE, NOISE, PHONE, TEMPLATE, draw_all, run
 
@@ -41,7 +42,8 @@ def test_only_what_was_measured_at_several_times_or_revisions_has_a_past() -> No
 def test_steps_and_what_changed_there_are_in_the_content() -> None:
     (series,) = page_content([*BEHIND, *BEFORE], "now")["past"]["series"]
     found = series["metrics"]["epoch_s"]
-    assert found["steps"] == [[8, pytest.approx(1.2, rel=0.01)]]
+    before, behind = np.median(NOISE), 1.2 * np.median(NOISE)
+    assert found["steps"] == [[8, pytest.approx(1.2), pytest.approx(before), pytest.approx(behind)]]
     assert "zarr 3.1.6 → 3.2.0" in found["texts"][0]
     assert found["points"][8]["changed"] == "zarr 3.2.0"
     assert [point["v"] for point in found["points"][:8]] == pytest.approx(list(NOISE))
@@ -76,6 +78,20 @@ def test_a_step_is_drawn_and_said_and_another_quantity_can_be_chosen(show) -> No
     page.locator("#filter").fill("nothing is called so")
     assert draw_all(page)["chart-past"] == "drawn"
     assert page.evaluate(f"{plot}.layout.yaxis.title.text") == "preparation, s"
+
+
+def test_a_step_from_zero_has_no_ratio_and_is_drawn(show) -> None:
+    def with_calls(record: RunRecord, calls: int) -> RunRecord:
+        epochs = [e.model_copy(update={"io": e.io.model_copy(update={"read_calls": calls})}) for e in record.epochs]
+        return record.model_copy(update={"epochs": epochs})
+
+    page = show([*(with_calls(r, 0) for r in BEFORE), *(with_calls(r, 1000) for r in BEHIND)])
+    page.locator("#over").select_option("read_calls")
+    assert "from 0 to 1,000 (p = " in page.locator("#past-steps").inner_text()
+    assert draw_all(page)["chart-past"] == "drawn"
+    layout = "document.querySelector('#chart-past .plot').layout"
+    assert page.evaluate(f"{layout}.annotations.map((a) => a.text)") == ["0 → 1,000"]
+    assert page.locator("#past-table tbody tr").nth(8).inner_text().split("\t")[-1] == "0 → 1,000"
 
 
 def test_without_a_past_there_is_no_section(show) -> None:
