@@ -32,7 +32,8 @@ recorded runs of 6 cells), by when the sampler looked and what the allocator kep
 class Held:
     """A metric and how it is held; ``why_not`` says why a run has nothing to hold there, None where it has.
 
-    ``slack`` is by how much a counter may differ and still count as equal, in the metric's unit.
+    ``slack`` is by how much a counter may differ and still count as equal, and what counts as hardly more than zero, in
+    the metric's unit.
     """
 
     metric: Metric
@@ -83,7 +84,7 @@ HELD: tuple[Held, ...] = (
     Held(Metric("wait_s", "waiting for data (stall)", "s per epoch", "lower", _wait_s), "time", _nothing_but_waiting),
     # Not PSS: of mapped libraries it counts a share, which changes with what else runs on the machine.
     Held(Metric("own_mb", "peak RAM without mapped files", "MB", "lower", _own_mb), "amount"),
-    Held(METRICS["storage_read_mb"], "amount", _not_cold),
+    Held(METRICS["storage_read_mb"], "amount", _not_cold, slack=OWN_READS_MB),
     Held(METRICS["read_calls"], "counter"),
     Held(METRICS["read_call_mb"], "counter", slack=OWN_READS_MB),
     # Not what it takes of the disk: that is also the file system's, and unknown in older baselines.

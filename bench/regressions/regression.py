@@ -43,10 +43,10 @@ WORSE: tuple[Verdict, ...] = ("slower", "more")
 class Finding:
     """One metric of one cell: medians of both days in the metric's unit, and what follows.
 
-    ``ratio`` is today's over the baseline's, for times by the yardstick ``by`` which explains them best; ``interval``
-    is that of the ratio. ``p`` is the largest over all yardsticks in question, times ``lines``, how many lines of
-    evidence there were. ``floor`` is by how much equal runs of either day may differ, as a share. ``reason`` says what
-    speaks against a change, whatever p is.
+    ``ratio`` is today's over the baseline's, for times by the yardstick ``by`` which explains them best, None where one
+    day has nothing but zero; ``interval`` is that of the ratio. ``p`` is the largest over all yardsticks in question,
+    times ``lines``, how many lines of evidence there were. ``floor`` is by how much equal runs of either day may
+    differ, as a share. ``reason`` says what speaks against a change, whatever p is.
     """
 
     cell: str
@@ -134,6 +134,9 @@ def _finding(
     if held.kind == "amount" and len({v for side in values for _, v in side}) == 1:
         # Nothing to test, and so no part of what p-values are adjusted for.
         return replace(finding, verdict="equal")
+    if held.kind not in TIMES and _parted_by_zero(both, held):
+        # Nothing to form a ratio of, and the ranks need none.
+        return replace(finding, p=unpaired.rank_p(*([v for _, v in side] for side in values)))
     if min(v for side in values for _, v in side) <= 0:
         zero = max(v for side in values for _, v in side) <= 0
         return replace(finding, verdict="equal" if zero else "not held", reason=None if zero else "zero has no ratio")
@@ -208,14 +211,14 @@ def _with_verdict(finding: Finding, comparisons: int) -> Finding:
         )
     elif reason is None:
         words: tuple[Verdict, Verdict] = ("more", "less") if finding.by is None else ("slower", "faster")
-        return replace(finding, verdict=words[0] if (finding.ratio or 1.0) > 1 else words[1])
+        rises = finding.ratio > 1 if finding.ratio is not None else (finding.now or 0.0) > (finding.before or 0.0)
+        return replace(finding, verdict=words[0] if rises else words[1])
     return replace(finding, verdict="no change shown", reason=reason)
 
 
 def _exactly(finding: Finding, both: Sides, held: Held) -> Finding | None:
     """Hold a counter exactly; None where it differs between equal runs of one day, so that it cannot be."""
-    day = [values_of((*both.before, *both.twins_before), held), values_of((*both.now, *both.twins_now), held)]
-    before, now = ([value for _, value in side] for side in day)
+    before, now = _with_twins(both, held)
     if min(len(before), len(now)) < 2:
         return replace(finding, reason="one run cannot show that equal runs agree (use more --blocks)")
     if max(before) - min(before) > held.slack or max(now) - min(now) > held.slack:
@@ -224,6 +227,19 @@ def _exactly(finding: Finding, both: Sides, held: Held) -> Finding | None:
     if min(now) > max(before) + held.slack:
         return replace(exact, verdict="more")
     return replace(exact, verdict="less" if max(now) < min(before) - held.slack else "equal")
+
+
+def _parted_by_zero(both: Sides, held: Held) -> bool:
+    """Whether all runs of one day have zero and all of the other one more than the slack."""
+    low, high = sorted(_with_twins(both, held), key=max)
+    return max(low) <= 0 and min(high) > held.slack
+
+
+def _with_twins(both: Sides, held: Held) -> tuple[list[float], list[float]]:
+    """Return the values of each day, those of the control among them."""
+    days = (*both.before, *both.twins_before), (*both.now, *both.twins_now)
+    before, now = ([value for _, value in values_of(day, held)] for day in days)
+    return before, now
 
 
 def _ratio(values: tuple[Values, Values], by: Yardstick, seed: int) -> Ratio:

@@ -84,7 +84,8 @@ def _row(finding: Finding) -> list[str]:
     ratio = "" if finding.ratio is None else f"{finding.ratio:.3f}"
     if finding.interval is not None:
         ratio += f" ({finding.interval.low:.3f}…{finding.interval.high:.3f})"
-    held = "exactly" if finding.held_exactly else finding.by or ("ratio" if finding.ratio is not None else "")
+    by_ratio = "ratio" if finding.ratio is not None else "ranks" if finding.p is not None else ""
+    held = "exactly" if finding.held_exactly else finding.by or by_ratio
     return [
         finding.cell,
         finding.metric.label,
@@ -114,10 +115,13 @@ def _sentence(finding: Finding) -> str:
             f"{_value(finding, finding.now, 0)} {finding.metric.unit} instead of {_value(finding, finding.before, 0)}"
         )
         return f"{what} is {finding.verdict}: {values}, held exactly."
+    p = significant(finding.p_holm or 0.0, 2)
+    if finding.ratio is None:
+        before, now = (significant(value or 0.0, finding.metric.digits) for value in (finding.before, finding.now))
+        return f"{what} is {finding.verdict}: {now} {finding.metric.unit} instead of {before} (p = {p} after Holm)."
     interval = finding.interval
     span = f"{interval.low:.3f}…{interval.high:.3f}" if interval else "unknown"
     per = "" if finding.by is None else f" {finding.by}" if finding.by == AS_MEASURED else f" per {finding.by}"
-    p = significant(finding.p_holm or 0.0, 2)
     return f"{what} is {finding.verdict}: {finding.ratio:.3f} times{per} (95 % interval {span}, p = {p} after Holm)."
 
 
@@ -138,7 +142,8 @@ def _notes(found: Regressed) -> list[str]:
         f"p is below {ALPHA}, the interval excludes 1, and the ratio exceeds {found.effect:.0%} (times; "
         f"{MEMORY_EFFECT:.0%} for amounts) and what equal runs differed by, under each calibration in question, or, "
         f"where the other cells took as long as then within {found.effect:.0%}, as measured and beside them. Counters "
-        "that are equal in equal runs are held exactly. No change shown does not mean that there is none."
+        "that are equal in equal runs are held exactly. Where one day has nothing but zero, p alone decides. No change "
+        "shown does not mean that there is none."
     )
     floors = [f.floor for f in found.findings if f.floor is not None and f.metric.key == "epoch_s"]
     if floors:

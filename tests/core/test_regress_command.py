@@ -1,6 +1,7 @@
 """`bench regress`: what it runs, saves, prints, and the code it exits with."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ class Laboratory:
         self.slower: dict[str, float] = {}
         self.broken: set[str] = set()
         self.broken_blocks = range(100)
+        self.calls: int | None = None
         self.environment: dict[str, object] = {}
 
     def run(self, spec, places, progress, attempt) -> runner.Outcome:
@@ -35,6 +37,9 @@ class Laboratory:
         epoch = TEMPLATE.epochs[-1].model_copy(
             update={"epoch_s": epoch_s, "warmup": False, "cpu_user_s": epoch_s, "cpu_system_s": 0.0}
         )
+        if self.calls is not None:
+            calls = self.calls and self.calls + len(self.done) % 3
+            epoch = epoch.model_copy(update={"io": epoch.io.model_copy(update={"read_calls": calls})})
         update = {
             "spec": spec,
             "spec_id": spec.spec_id,
@@ -92,6 +97,15 @@ def test_a_slower_backend_exits_3_and_the_summary_names_it(laboratory: Laborator
     # The wobble of the simulated runs moves their median by 1 %.
     assert "hdf5[library]: epoch is slower: 1.14" in text
     assert "<details>" in text
+
+
+def test_a_counter_that_was_zero_is_a_regression_in_words(laboratory: Laboratory) -> None:
+    laboratory.calls = 0
+    regress(*SAVE)
+    laboratory.calls = 1000
+    found = regress("main")
+    assert found.exception.exit_code == 3
+    assert re.search(r"hdf5\[library\]: read calls is more: 1,00\d per epoch instead of 0 \(p = ", found.stdout)
 
 
 def test_failed_cells_exit_2_and_spoil_no_baseline(laboratory: Laboratory) -> None:

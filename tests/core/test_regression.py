@@ -186,6 +186,42 @@ def test_a_counter_that_varies_between_equal_runs_is_held_by_ratio() -> None:
     assert (found.verdict, found.held_exactly) == ("no change shown", False)
 
 
+def with_calls(*counts: int, control: bool = True) -> list[Measured]:
+    twice = (False, True) if control else (False,)
+    return [run([1.0], block=b, control=c, calls=calls) for c in twice for b, calls in enumerate(counts)]
+
+
+def test_what_was_zero_is_held_by_ranks() -> None:
+    nothing, much = with_calls(0, 0, 0, 0, 0, 0), with_calls(1000, 1001, 1002, 1000, 1001, 1002)
+    found = finding(judge(nothing, much), "read_calls")
+    assert (found.verdict, found.ratio, found.held_exactly) == ("more", None, False)
+    assert found.p == pytest.approx(2 / 924)
+    assert finding(judge(much, nothing), "read_calls").verdict == "less"
+    # One run that is like the other day's, be it the control's, and nothing is said.
+    one_more = [*with_calls(0, 0, 0, 0, 0, 1000, control=False), *nothing]
+    assert finding(judge(one_more, much), "read_calls").reason == "zero has no ratio"
+    assert finding(judge([*nothing, run([1.0], control=True, calls=1000)], much), "read_calls").verdict == "not held"
+    few = finding(judge(with_calls(0, 0), with_calls(1000, 1001)), "read_calls")
+    assert (few.verdict, "cannot show any change" in few.reason) == ("no change shown", True)
+
+
+def test_a_page_read_from_storage_is_none_of_the_store() -> None:
+    cold = TEMPLATE.cache.model_copy(update={"asked": "cold", "achieved": "verified"})
+
+    def read(read_bytes: int) -> list[Measured]:
+        found = day(*QUIET, cache=cold)
+        for measured in found:
+            epochs = [
+                e.model_copy(update={"io": e.io.model_copy(update={"storage_read_bytes": read_bytes})})
+                for e in measured.record.epochs
+            ]
+            measured.record.epochs[:] = epochs
+        return found
+
+    assert finding(judge(read(0), read(4096)), "storage_read_mb").verdict == "not held"
+    assert finding(judge(read(0), read(40_960)), "storage_read_mb").verdict == "more"
+
+
 def test_memory_beyond_its_tolerance_is_flagged() -> None:
     def found(growth: float) -> str:
         before = [run([1.0], block=b, control=c, own_bytes=300_000_000 + b) for c in (False, True) for b in range(6)]
