@@ -152,7 +152,7 @@ Bench.past = (() => {
       home: "past-figure",
       full: true,
       title: (view) => `${labelled(quantity(view, chosen(view).metrics))} over time`,
-      note: "Versions and revisions may differ, all else is equal. Dashed: a step, with the ratio of the medians, or both where one is zero.",
+      note: "Versions and revisions may differ, all else is equal. Dashed: a step, with the ratio of the medians, or both where one is zero; p after Holm over all series.",
       always: true,
       of: figure,
     });

@@ -9,7 +9,8 @@ from bench.page.labels import unique
 from bench.page.methods import number
 from bench.records.metrics import METRICS
 from bench.records.record import RunRecord
-from bench.regressions.history import SEGMENT, Point, Trend, equal_work, trend_of
+from bench.regressions.history import Point, Trend, equal_work, spans, trends_of
+from bench.regressions.segmentation import FEWEST
 from bench.report.historic import changed_versions, series_name, step_sentences
 from bench.report.tables import cache_text, machine_text, work_text
 from bench.specs.spec import content_hash
@@ -25,29 +26,24 @@ def past(records: Sequence[RunRecord]) -> dict[str, Any]:
 
     Each with the points of each followed metric, oldest first, and the steps in them; ``more`` counts those left out.
     """
-    sets = [runs for runs in equal_work(records) if _spans(runs)]
+    sets = [runs for runs in equal_work(records) if spans(runs, METRICS["epoch_s"])]
     sets.sort(key=len, reverse=True)
     shown = sets[:SERIES]
     names = [", ".join([series_name(runs[0]), runs[0].spec.model]) for runs in shown]
     labels = unique(names, [f"no. {place + 1}" for place in range(len(names))])
+    trends = {key: trends_of(shown, METRICS[key]) for key in FOLLOWED}
     series = []
-    for runs, label in zip(shown, labels, strict=True):
+    for place, (runs, label) in enumerate(zip(shown, labels, strict=True)):
         record = runs[0]
-        trends = {key: trend_of(runs, METRICS[key]) for key in FOLLOWED}
         series.append(
             {
                 "id": content_hash(label)[:10],
                 "label": label,
                 "about": f"{work_text(record)}; page cache {cache_text(record)}. First run on {machine_text(record)}.",
-                "metrics": {key: _metric(trend) for key, trend in trends.items() if trend is not None},
+                "metrics": {key: _metric(found) for key in FOLLOWED if (found := trends[key][place]) is not None},
             }
         )
     return {"series": series, "more": len(sets) - len(shown)}
-
-
-def _spans(runs: Sequence[RunRecord]) -> bool:
-    trend = trend_of(runs, METRICS["epoch_s"]) if len(runs) > 1 else None
-    return trend is not None and trend.spans
 
 
 def _metric(trend: Trend) -> dict[str, Any]:
@@ -73,4 +69,4 @@ def _point(earlier: Point | None, point: Point) -> dict[str, Any]:
 def _no_step(trend: Trend) -> str:
     if trend.enough:
         return "No step is shown."
-    return f"Steps can be shown from {2 * SEGMENT} points on; here are {len(trend.points)}."
+    return f"Steps can be shown from {FEWEST} points on; here are {len(trend.points)}."

@@ -1,11 +1,4 @@
-"""A metric over time and revisions: the series of runs of one spec, and steps in it. Pure functions.
-
-A step is found by binary segmentation (Scott and Knott 1974; Vostrikova 1981): the division of a segment that is most
-unlike chance is kept where it is one, and both parts are searched in turn. What is unlike chance is judged by ranks:
-the largest standardised rank sum over all places (Pettitt 1979, and in this form Hawkins and Deng 2010), whose p is
-that of random orders of the same values, so that looking at many places is paid for. A disturbed point alone makes no
-step.
-"""
+"""A metric over time and revisions: the series of runs of one spec, and steps in it. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,20 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.comparisons.comparison import ALPHA
 from bench.contracts.errors import BenchError
 from bench.records.comparability import differences
 from bench.records.metrics import METRICS, Metric
 from bench.records.record import RunRecord
-
-SEGMENT = 4
-"""Fewest points on either side of a step; 4 and 4 are the fewest that can show one at 0.05 (2 of 70 divisions)."""
-
-EFFECT = 0.05
-"""The least step that is reported."""
-
-ORDERS = 4_999
-"""Random orders that p is taken from, the observed one counted among them (Phipson and Smyth 2010)."""
+from bench.regressions.segmentation import EFFECT, FEWEST, Division, divisions, searched
 
 _CIRCUMSTANCES = frozenset({"python", "libraries", "bench", "kernel", "freed memory kept"})
 
@@ -73,24 +57,21 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The points of runs of equal spec, data and machine, oldest first, and the steps in them."""
+    """The points of runs of equal spec, data and machine, oldest first, and the steps in them.
+
+    ``tested`` is how many series were searched for steps together, for which the p of each is adjusted.
+    """
 
     record: RunRecord
     metric: Metric
     points: tuple[Point, ...]
     steps: tuple[Step, ...]
+    tested: int
 
     @property
     def enough(self) -> bool:
         """Whether there are so many points that a step could be shown."""
-        return len(self.points) >= 2 * SEGMENT
-
-    @property
-    def spans(self) -> bool:
-        """Whether the points are of several days, revisions or versions, and not just of one time."""
-        first = self.points[0]
-        known = (first.at[:10], first.revision, first.versions)
-        return any((point.at[:10], point.revision, point.versions) != known for point in self.points)
+        return len(self.points) >= FEWEST
 
 
 def series(records: Sequence[RunRecord], metric: str, *, effect: float = EFFECT, seed: int = 0) -> list[Trend]:
@@ -100,18 +81,32 @@ def series(records: Sequence[RunRecord], metric: str, *, effect: float = EFFECT,
     """
     if metric not in METRICS:
         raise HistoryError(f"There is no metric {metric!r}. `bench list metrics` has them all.")
-    found = [trend_of(runs, METRICS[metric], effect=effect, seed=seed) for runs in equal_work(records)]
+    found = trends_of(equal_work(records), METRICS[metric], effect=effect, seed=seed)
     return [trend for trend in found if trend is not None]
 
 
-def trend_of(runs: Sequence[RunRecord], metric: Metric, *, effect: float = EFFECT, seed: int = 0) -> Trend | None:
-    """Return the history of a metric over runs of equal work, oldest first; None where none of them has a value."""
+def trends_of(
+    sets: Sequence[Sequence[RunRecord]], metric: Metric, *, effect: float = EFFECT, seed: int = 0
+) -> list[Trend | None]:
+    """Return the history of a metric over each set of runs of equal work, oldest first; None where none has a value."""
+    points = [_points(runs, metric) for runs in sets]
+    values = [[point.value for point in own] for own in points]
+    tested = sum(map(searched, values))
+    found: list[Trend | None] = []
+    for runs, own, steps in zip(sets, points, divisions(values, effect=effect, seed=seed), strict=True):
+        trend = Trend(runs[0], metric, tuple(own), tuple(_step(own, step) for step in steps), tested) if own else None
+        found.append(trend)
+    return found
+
+
+def spans(runs: Sequence[RunRecord], metric: Metric) -> bool:
+    """Whether the points of a metric are of several days, revisions or versions, and not just of one time."""
     points = _points(runs, metric)
-    if not points:
-        return None
-    values = [point.value for point in points]
-    steps = tuple(_step(points, index, p, found) for index, p, found in _steps(values, effect, seed))
-    return Trend(runs[0], metric, tuple(points), steps)
+    return any(_time(point) != _time(points[0]) for point in points)
+
+
+def _time(point: Point) -> tuple[str, str | None, dict[str, str]]:
+    return point.at[:10], point.revision, point.versions
 
 
 def equal_work(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -175,62 +170,14 @@ def _canary(record: RunRecord) -> list[float]:
     return [value for value in disturbance.get("canary_s") or [] if value]
 
 
-def _steps(values: Sequence[float], effect: float, seed: int) -> list[tuple[int, float, tuple[int, int]]]:
-    """Return where steps begin, with the p of each and the bounds of the segments on both sides, in order."""
-    found: list[tuple[int, float]] = []
-    waiting = [(0, len(values))]
-    while waiting:
-        start, end = waiting.pop()
-        best = _best(values[start:end], seed)
-        if best is None or best[1] >= ALPHA:
-            continue
-        place = start + best[0]
-        before, behind = statistics.median(values[start:place]), statistics.median(values[place:end])
-        if not _large(before, behind, effect):
-            continue
-        found.append((place, best[1]))
-        waiting += [(start, place), (place, end)]
-    found.sort()
-    bounds = [0, *(place for place, _ in found), len(values)]
-    return [(place, p, (bounds[n], bounds[n + 2])) for n, (place, p) in enumerate(found)]
-
-
-def _large(before: float, behind: float, effect: float) -> bool:
-    """Whether two medians differ by more than a share of the smaller one, which of zero is any difference."""
-    return abs(behind - before) > effect * min(abs(before), abs(behind))
-
-
-def _best(values: Sequence[float], seed: int) -> tuple[int, float] | None:
-    """Return the place that divides values best, with its p; None where there are too few."""
-    count = len(values)
-    if count < 2 * SEGMENT:
-        return None
-    import numpy as np
-
-    ordered = np.sort(np.asarray(values, np.float64))
-    ranks = (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
-    places = np.arange(SEGMENT, count - SEGMENT + 1)
-    deviation = np.sqrt(places * (count - places) * (count + 1) / 12)
-
-    def standardised(orders: Any) -> Any:
-        sums = np.cumsum(orders, axis=-1)[..., places - 1]
-        return np.abs(sums - places * (count + 1) / 2) / deviation
-
-    observed = standardised(ranks)
-    random = np.random.default_rng(seed)
-    drawn = standardised(random.permuted(np.tile(ranks, (ORDERS, 1)), axis=1)).max(axis=1)
-    # Sums of halves are exact; the square root is the same for both.
-    p = (1 + int(np.sum(drawn >= observed.max() - 1e-12))) / (1 + ORDERS)
-    return int(places[int(np.argmax(observed))]), p
-
-
-def _step(points: Sequence[Point], index: int, p: float, bounds: tuple[int, int]) -> Step:
-    sides = points[bounds[0] : index], points[index : bounds[1]]
+def _step(points: Sequence[Point], found: Division) -> Step:
+    index = found.index
+    sides = points[found.start : index], points[index : found.end]
     before, behind = (statistics.median(point.value for point in side) for side in sides)
     ratio = behind / before if min(before, behind) > 0 else None
     canaries = [[point.canary_s for point in side if point.canary_s is not None] for side in sides]
     canary = statistics.median(canaries[1]) / statistics.median(canaries[0]) if all(canaries) else None
-    return Step(index, before, behind, ratio, p, canary, tuple(_changed(points[index - 1], points[index])))
+    return Step(index, before, behind, ratio, found.p, canary, tuple(_changed(points[index - 1], points[index])))
 
 
 def _changed(one: Point, other: Point) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.records.metrics import Metric, significant
 from bench.records.record import RunRecord
-from bench.regressions.history import EFFECT, SEGMENT, Point, Step, Trend
+from bench.regressions.history import Point, Step, Trend
+from bench.regressions.segmentation import EFFECT, FEWEST, SEGMENT
 from bench.report.tables import Table, cache_text, data_label, machine_text, options_text, run_label, work_text
 
 SAME_AS_LOOP = 0.05
@@ -97,11 +98,13 @@ def _notes(trend: Trend) -> list[str]:
     record = trend.record
     notes = [f"Work: {work_text(record)}; page cache {cache_text(record)}."]
     if not trend.enough:
-        notes.append(f"Steps need {2 * SEGMENT} points; here are {len(trend.points)}.")
+        notes.append(f"Steps need {FEWEST} points; here are {len(trend.points)}.")
     else:
         notes.append(
             f"Step: ratio of medians behind and before, at least {SEGMENT} points and {EFFECT:.0%} each; binary "
-            "segmentation with rank sums, p by random orders over all places."
+            "segmentation with rank sums. p: by random orders over all places, in which neighbours are as alike as "
+            f"they are here between steps, after Holm for {trend.tested} series. Taken for granted: noise that lasts "
+            "from one point to the next, as in an AR(1) process, and does not drift."
         )
     notes.append(f"Measured on: {machine_text(record)} (the first run's versions).")
     return notes

@@ -76,14 +76,23 @@ def test_a_step_from_or_to_zero_is_told_without_a_ratio(before: int, behind: int
     assert f"from {before:,} to {behind:,} (p = " in history_table(trend).rows[12][-1]
 
 
-def test_noise_alone_makes_a_step_about_as_seldom_as_is_promised() -> None:
-    random = np.random.default_rng(1)
-    found = 0
-    for _ in range(200):
-        values = np.exp(random.normal(0, 0.2, 16))
-        found += bool(series([at(n, float(value)) for n, value in enumerate(values)], "epoch_s")[0].steps)
-    # 0.05 of 200 are 10; more than 20 have a probability of about 0.001.
-    assert 1 <= found <= 20
+def test_one_series_among_many_has_to_show_more() -> None:
+    """The p of each is adjusted for all that are shown together, and of those alone that could show a step."""
+    stepped = [at(n, value) for n, value in enumerate([*NOISE[:5], *(1.2 * v for v in NOISE[:5])])]
+    (alone,) = series(stepped, "epoch_s")
+    random = np.random.default_rng(2)
+    others = [
+        at(n, float(value), spec_id=f"noise {number}")
+        for number in range(12)
+        for n, value in enumerate(np.exp(random.normal(0, 0.2, 12)))
+    ]
+    short, flat = [at(n, 1.0, spec_id="short") for n in range(4)], [at(n, 1.0, spec_id="flat") for n in range(12)]
+    among_many = series([*stepped, *others], "epoch_s")
+    assert len(alone.steps) == 1
+    assert not any(trend.steps for trend in among_many)
+    assert "after Holm for 13 series" in " ".join(history_table(among_many[0]).notes)
+    beside_what_shows_nothing = series([*stepped, *short, *flat], "epoch_s")
+    assert beside_what_shows_nothing[0] == alone
 
 
 def test_a_step_of_the_machine_is_told() -> None:
@@ -100,7 +109,7 @@ def test_runs_of_one_comparison_are_one_point() -> None:
     (trend,) = series(records, "epoch_s")
     assert [(point.value, point.runs) for point in trend.points] == [(2.0, 3)]
     assert not trend.enough
-    assert "Steps need 8 points; here are 1." in history_table(trend).notes
+    assert "Steps need 10 points; here are 1." in history_table(trend).notes
 
 
 def test_other_work_data_and_machines_are_series_of_their_own() -> None:

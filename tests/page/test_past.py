@@ -34,7 +34,7 @@ def test_only_what_was_measured_at_several_times_or_revisions_has_a_past() -> No
     for records in (BEFORE[:2], [BEFORE[0], other_revision]):
         (series,) = page_content(records, "now")["past"]["series"]
         assert len(series["metrics"]["epoch_s"]["points"]) == 2
-        assert series["metrics"]["epoch_s"]["texts"] == ["Steps can be shown from 8 points on; here are 2."]
+        assert series["metrics"]["epoch_s"]["texts"] == ["Steps can be shown from 10 points on; here are 2."]
     other_work = on_day(1, 1.0, spec={"model": "resnet18"})
     assert page_content([BEFORE[0], other_work], "now")["past"]["series"] == [], "equal work alone has a past"
 
