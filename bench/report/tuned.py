@@ -84,6 +84,11 @@ class Tuned:
         found = self.found
         return next((c for c in found.candidates if c.configuration == found.baseline), None)
 
+    @property
+    def _ran_once(self) -> int:
+        """How many are left out, because they ran once while others ran more often."""
+        return len(self.found.candidates) - len(self.found.compared())
+
     def table(self) -> Table:
         """Return the Pareto set and the defaults, one row each, the fastest first."""
         columns = ["configuration", "epoch, s", "epoch, of the defaults'", "store on disk, MB", "peak RAM, MB"]
@@ -131,11 +136,14 @@ class Tuned:
         found, share = self.found, noise(self.found)
         rungs = " → ".join(f"{samples:,}" for samples in found.rungs)
         spent = f"{found.elapsed_s:.0f} s of a budget of {self.budget_s:.0f} s"
+        among = "of those that ran more than once, what" if self._ran_once else "what"
         notes = [
             f"{found.tried} configurations tried, {len(found.failed)} of them dropped; samples per rung: {rungs} of "
-            f"{found.total:,}; {spent}{', interrupted' if found.interrupted else ''}. Rows: what no other one equals "
-            "or beats in epoch, store, peak RAM and preparation together, and the defaults."
+            f"{found.total:,}; {spent}{', interrupted' if found.interrupted else ''}. Rows: {among} no other one "
+            "equals or beats in epoch, store, peak RAM and preparation together, and the defaults."
         ]
+        if self._ran_once:
+            notes.append(f"Left out: {self._ran_once} more on as many samples that ran once, as one run may be lucky.")
         if self._scale > 1:
             notes.append(
                 f"~: measured on {self._samples:,} of {found.total:,} samples and scaled in proportion, which is "
@@ -170,7 +178,8 @@ class Tuned:
         if len(self.found.candidates) == 1:
             return "Nothing but the defaults was measured in this time."
         if fastest is baseline:
-            return "No configuration that was tried was faster than the defaults."
+            which = "ran more than once" if self._ran_once else "was tried"
+            return f"No configuration that {which} was faster than the defaults."
         ratio = claimed_ratio(self.found, fastest, baseline)
         if ratio is None:
             return f"No configuration was shown to be faster than the defaults ({self._verdict(fastest)})."

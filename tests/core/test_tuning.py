@@ -1,10 +1,13 @@
 """The search of `bench tune`, with a simulated clock and simulated measurements."""
 
+import dataclasses
 import itertools
+import math
 import random
 from pathlib import Path
 
 import pytest
+import tabled
 
 from bench import registry
 from bench.campaigns.laboratory import BuiltStores
@@ -251,6 +254,50 @@ def test_only_differences_beyond_the_spread_of_repeats_are_claimed(other: tuple[
     found = found_of(defaults=(0.95, 1.05), other=other)
     defaults, one = found.candidates
     assert tuned.claimed_ratio(found, one, defaults) == (None if ratio is None else pytest.approx(ratio))
+
+
+def report_of(found: Found) -> tuned.Tuned:
+    return tuned.Tuned("id", found, [tabled.run("zarr", 1.0)], tuned.Commands("zarr", "cifar10", ()), 300.0)
+
+
+def test_a_lucky_single_run_stands_before_no_repeated_one() -> None:
+    found = found_of(defaults=(1.0, 1.02), lucky=(0.6,), good=(0.7, 0.71), poor=(0.9, 0.91))
+    assert [c.configuration.pairs for c in found.shown()] == [["chunk=good"], []]
+    report = report_of(found)
+    assert report.sentences()[0] == "chunk=good, no workers took 0.70 times the epoch of the defaults."
+    assert "of those that ran more than once, what no other one equals" in report.table().notes[0]
+    assert report.table().notes[1] == "Left out: 1 more on as many samples that ran once, as one run may be lucky."
+    assert "chunk=lucky" not in "\n".join(report.sentences())
+
+
+@pytest.mark.parametrize("defaults", [(1.0,), (1.0, 1.02)])
+def test_where_nothing_else_ran_twice_all_are_shown_and_nothing_is_claimed(defaults: tuple[float, ...]) -> None:
+    report = report_of(found_of(defaults=defaults, lucky=(0.6,)))
+    assert len(report.found.shown()) == 2
+    assert "(one run, nothing claimed)" in report.sentences()[0]
+    assert not any("Left out" in note for note in report.table().notes)
+
+
+def test_defaults_that_nothing_repeated_beats_are_said_to_be() -> None:
+    report = report_of(found_of(defaults=(1.0, 1.02), lucky=(0.6,), poor=(1.1, 1.2)))
+    assert report.sentences()[0] == "No configuration that ran more than once was faster than the defaults."
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_real_gain_is_claimed_however_many_ran_once(seed: int) -> None:
+    source = random.Random(seed)
+    simulation = Simulation()
+    measure = simulation.measure
+    simulation.sample_s = lambda configuration: 1e-4 if configuration == BASELINE else 0.7e-4
+
+    def noisy(*arguments) -> Measured:
+        measured = measure(*arguments)
+        return dataclasses.replace(measured, epoch_s=measured.epoch_s * math.exp(source.gauss(0, 0.03)))
+
+    simulation.measure = noisy
+    found = simulation.search(3600)
+    assert any(len(candidate.runs) == 1 for candidate in found.candidates)
+    assert "times the epoch of the defaults" in report_of(found).sentences()[0]
 
 
 def space(backend: str, *option: str, fixed: tuple[str, ...] = (), cores: int = 4, **loading) -> Space:
