@@ -58,7 +58,8 @@ def advise(
         list[str] | None,
         typer.Option(
             metavar="NAME[,KEY=VALUE…]",
-            help="With --dataset: try this one; repeatable. Default: all that are usable here, with their best reader.",
+            help="With --dataset: try this one, with options of its own, or workers, worker-kind and prefetch; "
+            "repeatable. Default: all that are usable here, with their best reader.",
             show_default=False,
         ),
     ] = None,

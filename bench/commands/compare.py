@@ -37,8 +37,8 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME[,KEY=VALUE…]",
-            help="A storage backend, with options of its own; repeatable. The first is the baseline; one alone shows "
-            "how far equal runs differ.",
+            help="A storage backend, with options of its own, or workers, worker-kind and prefetch; repeatable. The "
+            "first is the baseline; one alone shows how far equal runs differ.",
             show_default=False,
         ),
     ] = None,

@@ -55,8 +55,8 @@ def regress(
         list[str] | None,
         typer.Option(
             metavar="NAME[,KEY=VALUE…]",
-            help="With --save: a storage backend, with options of its own; repeatable. The first runs twice in every "
-            "block, which shows how far equal runs differ.",
+            help="With --save: a storage backend, with options of its own, or workers, worker-kind and prefetch; "
+            "repeatable. The first runs twice in every block, which shows how far equal runs differ.",
             show_default=False,
         ),
     ] = None,

@@ -14,7 +14,7 @@ from typing import Literal
 
 from bench.comparisons.campaign import control_name
 from bench.comparisons.comparable import ComparisonError, comparable_metric
-from bench.records.comparability import OWN_FIELDS, Difference, differences, require_comparable
+from bench.records.comparability import LOADING_FIELDS, Difference, differences, require_comparable
 from bench.records.metrics import Metric
 from bench.records.record import CampaignInfo, RunRecord
 from bench.stats import Interval, blocks_needed, bootstrap_interval, holm, median_interval, sign_flip_p, summarise
@@ -107,7 +107,7 @@ def compare(
     baseline: str | None = None,
     *,
     pairs: Pairs = "baseline",
-    own: Collection[str] = OWN_FIELDS,
+    own: Collection[str] = LOADING_FIELDS,
     anyway: bool = False,
 ) -> Comparison:
     """Compare the cells of one campaign with ``baseline`` (the cell that has the control), or ``all`` pairs of them.

@@ -28,22 +28,30 @@ class Commands:
     def run(self, configuration: Configuration) -> str:
         """Return the command that runs it once."""
         options = [part for pair in configuration.pairs for part in ("--option", pair)]
-        return self._text("run", "--backend", self.backend, *options, configuration=configuration)
+        loading = [part for name, value in _loading(configuration) for part in (f"--{name}", value)]
+        return self._text("run", "--backend", self.backend, *options, loading=loading)
 
     def confirm(self, best: Configuration, baseline: Configuration) -> str:
-        """Return a comparison of both, or repeated runs of each where not only options differ."""
-        if best.options == baseline.options or best.loading != baseline.loading:
-            return " && ".join(f"{self.run(configuration)} --repeats 6" for configuration in (baseline, best))
-        both = [",".join([self.backend, *one.pairs]) for one in (baseline, best)]
-        cells = [part for cell in both for part in ("--backend", cell)]
-        return self._text("compare", *cells, configuration=best)
+        """Return a comparison of both, in blocks: what runs one after the other takes drift for a difference."""
+        cells = [
+            ",".join([self.backend, *one.pairs, *(f"{name}={value}" for name, value in _loading(one))])
+            for one in (baseline, best)
+        ]
+        return self._text("compare", *(part for cell in cells for part in ("--backend", cell)))
 
-    def _text(self, *parts: str, configuration: Configuration) -> str:
-        loading: list[str] = []
-        if configuration.workers:
-            loading = ["--workers", str(configuration.workers), "--worker-kind", configuration.worker_kind]
-            loading += ["--prefetch", str(configuration.prefetch)]
+    def _text(self, *parts: str, loading: Sequence[str] = ()) -> str:
         return shlex.join(["bench", *parts, "--dataset", self.dataset, *loading, *self.given])
+
+
+def _loading(configuration: Configuration) -> list[tuple[str, str]]:
+    """Return how samples are loaded, as flags are named; without workers that is what is done by default."""
+    if not configuration.workers:
+        return []
+    return [
+        ("workers", str(configuration.workers)),
+        ("worker-kind", configuration.worker_kind),
+        ("prefetch", str(configuration.prefetch)),
+    ]
 
 
 def noise(found: Found) -> float | None:

@@ -119,6 +119,17 @@ def test_options_belong_to_their_backend(laboratory: list[RunRecord]) -> None:
     assert "no difference shown" in result.stdout
 
 
+def test_workers_can_belong_to_a_cell_and_are_compared_in_blocks(laboratory: list[RunRecord]) -> None:
+    loaded = "hdf5,chunk=16,workers=2,worker-kind=thread,prefetch=4"
+    result = compare(*TWO[:4], "--backend", loaded, "--prefetch", "3")
+    assert result.exit_code == 0, result.output
+    cells = {r.campaign.cell: (r.spec.workers, r.spec.worker_kind, r.spec.prefetch) for r in laboratory}
+    label = "hdf5[library] chunk=16 workers=2 worker-kind=thread prefetch=4"
+    assert cells == {"memmap[mapped]": (0, "process", 3), label: (2, "thread", 4)}, "a flag holds for the others"
+    assert {r.spec.options["chunk"] for r in laboratory if r.spec.backend == "hdf5"} == {16}
+    assert f"{label} is slower than memmap[mapped]" in result.stdout
+
+
 def test_too_few_blocks_are_told_before_anything_runs(laboratory: list[RunRecord]) -> None:
     result = compare(*TWO, "--blocks", "3")
     assert "Note: 3 blocks cannot show any difference between 2 backends; 6 can." in result.stderr
@@ -138,6 +149,8 @@ def test_too_few_blocks_are_told_before_anything_runs(laboratory: list[RunRecord
         ((*TWO, "--into", "missing.md"), "there is no such file"),
         ((*TWO, "--metric", "over_ceiling"), "over_ceiling is a difference"),
         (("--dataset", "cifar10", "--backend", "memmap,chunk=3"), "chunk"),
+        (("--dataset", "cifar10", "--backend", "memmap,workers=few"), "--workers 'few'"),
+        (("--dataset", "cifar10", "--backend", "memmap,workers"), "--workers ''"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(laboratory: list[RunRecord], arguments, text: str) -> None:

@@ -1,5 +1,6 @@
 """`bench tune`: what it measures, prints, keeps and refuses."""
 
+import itertools
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from bench.campaigns.tuning import Configuration
 from bench.cli import app
+from bench.commands.cells import named_cells
 from bench.commands.durations import DurationError, duration_s
 from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.contracts.errors import BenchError
@@ -62,13 +64,29 @@ def test_it_finds_records_and_says_what_it_found(bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), (("chunk", "16"),)])
-def test_other_workers_than_the_defaults_are_confirmed_by_runs_of_each(options: tuple[tuple[str, str], ...]) -> None:
+@pytest.mark.parametrize(
+    ("baseline", "loaded"),
+    [(Configuration(), ""), (Configuration(workers=1), ",workers=1,worker-kind=process,prefetch=2")],
+    ids=["no workers", "1 worker"],
+)
+def test_other_workers_than_the_defaults_are_confirmed_in_blocks(
+    options: tuple[tuple[str, str], ...], baseline: Configuration, loaded: str
+) -> None:
     best = Configuration(options, workers=2, worker_kind="thread", prefetch=4)
-    first, second = tuned.Commands("hdf5", "cifar10", ("--seed", "5")).confirm(best, Configuration()).split(" && ")
-    assert first == "bench run --backend hdf5 --dataset cifar10 --seed 5 --repeats 6"
-    chosen = "".join(f" --option {key}={value}" for key, value in options)
-    loading = "--workers 2 --worker-kind thread --prefetch 4"
-    assert second == f"bench run --backend hdf5{chosen} --dataset cifar10 {loading} --seed 5 --repeats 6"
+    chosen = "".join(f",{key}={value}" for key, value in options)
+    assert tuned.Commands("hdf5", "cifar10", ("--seed", "5")).confirm(best, baseline) == (
+        f"bench compare --backend hdf5{loaded} --backend hdf5{chosen},workers=2,worker-kind=thread,prefetch=4 "
+        "--dataset cifar10 --seed 5"
+    )
+
+
+def test_what_confirms_a_tuning_runs_what_was_tuned() -> None:
+    best = Configuration((("chunk", "16"),), workers=2, worker_kind="thread", prefetch=4)
+    command = shlex.split(tuned.Commands("hdf5", "cifar10", ()).confirm(best, Configuration()))
+    cells = [value for flag, value in itertools.pairwise(command) if flag == "--backend"]
+    first, second = named_cells(cells, "cifar10", {}, {}).values()
+    assert (first.workers, first.options["chunk"]) == (0, None)
+    assert (second.workers, second.worker_kind, second.prefetch, second.options["chunk"]) == (2, "thread", 4, 16)
 
 
 @pytest.fixture

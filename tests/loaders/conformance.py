@@ -409,6 +409,10 @@ class BackendConformance:
         assert backend.options_type.model_validate_json(options.model_dump_json()) == options
         assert backend.read_options <= set(backend.options_type.model_fields)
         assert all(field.description for field in backend.options_type.model_fields.values())
+        # `--backend NAME,workers=2` says how a cell is loaded.
+        assert backend.options_type.model_fields.keys().isdisjoint(
+            {"workers", "worker-kind", "worker_kind", "prefetch"}
+        )
 
 
 def failing_tests(backend: Backend[Any], folder: Path) -> set[str]:
