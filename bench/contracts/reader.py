@@ -66,7 +66,7 @@ class DeviceReader(Protocol):
         """
 
     def facts(self) -> dict[str, Any]:
-        """Return what was opened and how, for the record: values that JSON can hold."""
+        """Return what was opened and how, for the record, see :meth:`Reader.facts`."""
 
     def close_device(self) -> None:
         """Give back what ``open_device`` took. Batches that were delivered are no longer valid."""
@@ -97,7 +97,11 @@ class Reader(ABC):
         """
 
     def facts(self) -> dict[str, Any]:
-        """Return what is worth knowing of how this reads, for the record: values that JSON can hold."""
+        """Return what is worth knowing of how this reads, for the record: values that JSON can hold.
+
+        Runs in which they differ are not equal; ``why`` and sizes and times, whose names end in ``_bytes`` or ``_s``,
+        may.
+        """
         return {}
 
     def make_ready(self) -> None:  # noqa: B027  # some have everything with them

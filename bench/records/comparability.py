@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.contracts.errors import BenchError
 from bench.records.record import RunRecord
+from bench.records.surroundings import machine_facts
 from bench.specs import augmentation
 from bench.specs.spec import RunSpec
 
@@ -17,7 +18,6 @@ OWN_FIELDS = ("backend", "options", "workers")
 LOADING_FIELDS = (*OWN_FIELDS, "worker_kind", "start_method", "prefetch")
 """The fields of a spec that say how samples are stored and loaded, and nothing of what is done with them."""
 
-_MACHINE = ("cpu", "cpu_count", "gpu", "system", "kernel", "store_file_system", "torch_threads")
 _HARNESS = ("bench", "freed_memory_kept", "weights")
 _KNOWN_BETTER = ("dataset", "source", "split", "device", "cache")
 """Fields of a spec that say what was asked for, where the record has what it was."""
@@ -99,13 +99,13 @@ def _is_used_by_some(name: str) -> bool:
 
 def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
     known = record.environment
-    facts: dict[str, Any] = {name: known[name] for name in (*_MACHINE, *_HARNESS) if name in known}
-    if "memory_bytes" in known:
-        # One machine has some kilobytes more or less for programs after every start.
-        facts["memory"] = f"{known['memory_bytes'] / 2**30:.0f} GiB"
-    facts |= _versions(record.environment)
+    facts = machine_facts(known, record.spec.memory_limit_bytes)
+    facts |= {name: known[name] for name in _HARNESS if name in known}
+    facts |= _versions(known)
     if "decoder" in record.reader:
         facts[_DECODER] = record.reader["decoder"]
+    if "options" not in own:
+        facts |= _reading(record.reader)
     if record.data is not None:
         data = record.data
         facts |= {"data": data.digest[:16], "samples": data.count, "split": data.split}
@@ -117,6 +117,17 @@ def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
     work = (name for name in RunSpec.model_fields if name not in own and name not in _KNOWN_BETTER)
     facts |= {name: getattr(record.spec, name) for name in work}
     return {name.replace("_", " "): _text(value) for name, value in facts.items()}
+
+
+def _reading(facts: Mapping[str, Any], of: str = "reader") -> dict[str, Any]:
+    """Return how a reader read. Sizes, times and reasons, which vary, are no part of that."""
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            found |= _reading(value, f"{of} {name}")
+        elif name not in {"decoder", "why"} and not name.endswith(("_bytes", "_s")):
+            found[f"{of} {name}"] = value
+    return found
 
 
 def _text(value: Any) -> str:

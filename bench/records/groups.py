@@ -62,7 +62,9 @@ def equal_runs(records: Sequence[RunRecord]) -> list[Group]:
     for record in records:
         by_spec.setdefault(record.spec_id, []).append(record)
     places = {id(record): number for number, record in enumerate(records)}
-    groups = [Group(tuple(runs[number] for number in numbers)) for runs in by_spec.values() for numbers in alike(runs)]
+    groups = [
+        Group(tuple(runs[number] for number in numbers)) for runs in by_spec.values() for numbers in alike(runs, own=())
+    ]
     return sorted(groups, key=lambda group: places[id(group.first)])
 
 

@@ -16,6 +16,7 @@ from bench.records.comparability import LOADING_FIELDS, alike, differences
 from bench.records.facets import DATA_FIELDS, Facet, machine_words
 from bench.records.groups import Group, equal_runs
 from bench.records.record import RunRecord
+from bench.records.surroundings import machine_facts
 from bench.report.labels import DataSets, Key, Methods, covers_method, order
 from bench.specs.spec import RunSpec
 
@@ -216,9 +217,12 @@ def line_key(
 def machine_key(record: RunRecord) -> str:
     """Return what identifies a machine with what is installed on it."""
     known = record.environment
-    names = ("system", "kernel", "store_file_system", "torch_threads", "python", "bench", "freed_memory_kept")
+    machine = machine_facts(known, record.spec.memory_limit_bytes)
+    names = ("python", "bench", "freed_memory_kept")
     libraries = sorted((known.get("libraries") or {}).items())
-    return "; ".join([machine_words(record), *(f"{name} {known.get(name)}" for name in names), str(libraries)])
+    return "; ".join(
+        [machine_words(record), str(machine), *(f"{name} {known.get(name)}" for name in names), str(libraries)]
+    )
 
 
 def _place_failures(

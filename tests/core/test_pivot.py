@@ -126,6 +126,15 @@ def test_machines_on_an_axis_are_told_apart_by_what_is_installed() -> None:
     assert [notes_of(made)[table.marks[HEADING, n]] for n in (1, 2)] == ["version of torch 2.0", "version of torch 2.1"]
 
 
+def test_machines_on_an_axis_are_told_apart_by_their_settings() -> None:
+    limits = [{"cpu_quota_cores": quota} for quota in (0.5, None)]
+    made = pivot([run("zarr", time_s, environment=known) for time_s, known in enumerate(limits, 1)], columns="machine")
+    (table,), _ = pivot_tables(made)
+    assert sorted(table.rows[0][1:]) == ["1.00", "2.00"]
+    told = {notes_of(made)[table.marks[HEADING, n]] for n in (1, 2)}
+    assert told == {"CPU quota 0.5 cores", "CPU quota none"}
+
+
 def test_revisions_on_an_axis_divide_runs_that_are_equal_otherwise() -> None:
     records = [run("zarr", time_s, environment={"git_revision": text}) for text, time_s in (("a", 1.0), ("b", 3.0))]
     assert tables(records)[0].rows == [["zarr", "2.00 (1.00…3.00)"]]

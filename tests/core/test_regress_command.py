@@ -128,12 +128,16 @@ def test_runs_without_a_result_are_counted(laboratory: Laboratory) -> None:
     assert "hdf5[library] gave no result in 1 of 8 runs: It broke." in found.stdout
 
 
-def test_another_machine_leaves_the_counters(laboratory: Laboratory) -> None:
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [({"cpu": "another"}, "cpu"), ({"cpu_quota_cores": 0.5}, "CPU quota"), ({"memory_bytes": 2**40}, "memory")],
+)
+def test_another_machine_leaves_the_counters(laboratory: Laboratory, environment: dict, named: str) -> None:
     regress(*SAVE)
-    laboratory.slower, laboratory.environment = {"hdf5": 2.0, "memmap": 2.0}, {"cpu": "another"}
+    laboratory.slower, laboratory.environment = {"hdf5": 2.0, "memmap": 2.0}, environment
     found = regress("main")
     assert found.exit_code == 0, found.output
-    assert "Times were NOT held: the machine or its state is another one: cpu" in found.stdout
+    assert f"Times were NOT held: the machine or its state is another one: {named} (" in found.stdout
     # What else was not held is said as well.
     assert "Not held: waiting for data (stall): loading alone is nothing but waiting" in found.stdout
 
