@@ -58,8 +58,8 @@ def _distinction(work: Work, same: Sequence[Work]) -> list[str]:
                 by_name[difference.name] = difference.values[1]
             elif difference.name not in by_name:
                 by_name[difference.name] = difference.values[0]
-    # Fewer samples have another digest, and are usually there because of a limit.
-    implied = {"data", "limit"} if "samples" in by_name else set()
+    # Fewer samples have another digest.
+    implied = {"data"} if "samples" in by_name else set()
     return [f"{name} {_short(value)}" for name, value in by_name.items() if name not in implied]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.contracts.errors import BenchError
+from bench.records.facets import used_options
 from bench.records.record import RunRecord
 from bench.records.surroundings import machine_facts
 from bench.specs import augmentation
@@ -19,7 +20,8 @@ LOADING_FIELDS = (*OWN_FIELDS, "worker_kind", "start_method", "prefetch")
 """The fields of a spec that say how samples are stored and loaded, and nothing of what is done with them."""
 
 _HARNESS = ("bench", "freed_memory_kept", "weights")
-_KNOWN_BETTER = ("dataset", "source", "split", "device", "cache")
+_DATA_ASKED = ("dataset", "source", "split", "limit")
+_KNOWN_BETTER = (*_DATA_ASKED, "options", "device", "cache")
 """Fields of a spec that say what was asked for, where the record has what it was."""
 
 _LIBRARY = "version of "
@@ -105,8 +107,11 @@ def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
     if "decoder" in record.reader:
         facts[_DECODER] = record.reader["decoder"]
     if "options" not in own:
+        facts |= {f"option {name}": value for name, value in used_options(record).items()}
         facts |= _reading(record.reader)
-    if record.data is not None:
+    if record.data is None:
+        facts |= {name: getattr(record.spec, name) for name in _DATA_ASKED if name not in own}
+    else:
         data = record.data
         facts |= {"data": data.digest[:16], "samples": data.count, "split": data.split}
         facts |= {"dtype": data.dtype, "shape": "x".join(map(str, data.shape)) or "single values"}

@@ -13,7 +13,7 @@ from bench.stats import Interval, Summary, median_interval
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Runs of one spec that do not differ in machine, versions, data or cache state either; at least one.
+    """Runs that do not differ in what they did, machine, versions, data or cache state; at least one.
 
     Compared by identity, so that it can be a key.
     """
@@ -57,15 +57,12 @@ class Work:
 
 
 def equal_runs(records: Sequence[RunRecord]) -> list[Group]:
-    """Group equal runs, controls of a comparison among those that they repeat, in the order of their first runs."""
-    by_spec: dict[str, list[RunRecord]] = {}
-    for record in records:
-        by_spec.setdefault(record.spec_id, []).append(record)
-    places = {id(record): number for number, record in enumerate(records)}
-    groups = [
-        Group(tuple(runs[number] for number in numbers)) for runs in by_spec.values() for numbers in alike(runs, own=())
-    ]
-    return sorted(groups, key=lambda group: places[id(group.first)])
+    """Group equal runs, controls of a comparison among those that they repeat, in the order of their first runs.
+
+    What was done counts: runs that were asked for differently, such as ``--device auto`` and ``--device cpu``, and did
+    the same all the same, are equal.
+    """
+    return [Group(tuple(records[number] for number in numbers)) for numbers in alike(records, own=())]
 
 
 def same_work(groups: Sequence[Group]) -> list[Work]:

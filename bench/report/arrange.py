@@ -109,8 +109,8 @@ class Arrangement:
 
 
 def arrange(records: Sequence[RunRecord], axes: Axes) -> Arrangement:
-    """Put records into sheets. Runs that were asked for differently, and did the same all the same, are pooled."""
-    groups = _divided(_pooled(equal_runs([record for record in records if record.status == "ok"])), axes)
+    """Put records into sheets."""
+    groups = _divided(equal_runs([record for record in records if record.status == "ok"]), axes)
     failed = [record for record in records if record.status != "ok"]
     firsts = [*(group.first for group in groups), *failed]
     data_sets = DataSets([group.first for group in groups])
@@ -124,11 +124,6 @@ def arrange(records: Sequence[RunRecord], axes: Axes) -> Arrangement:
         sheet.rows = _sorted(sheet.rows, axes.rows, axes, methods, data_sets)
         sheet.columns = _sorted(sheet.columns, axes.columns, axes, methods, data_sets)
     return Arrangement(axes, sheets, methods, data_sets, unplaced)
-
-
-def _pooled(groups: Sequence[Group]) -> list[Group]:
-    sets = alike([group.first for group in groups], own=())
-    return [Group(tuple(record for number in numbers for record in groups[number].records)) for numbers in sets]
 
 
 def _divided(groups: Iterable[Group], axes: Axes) -> list[Group]:

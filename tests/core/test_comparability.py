@@ -17,6 +17,11 @@ STORAGE = TEMPLATE.environment["storage"]
 (DISK,) = STORAGE["disks"]
 
 
+def asked(record: RunRecord, **fields: Any) -> RunRecord:
+    spec = record.spec.model_copy(update=fields)
+    return record.model_copy(update={"spec": spec, "spec_id": spec.spec_id})
+
+
 def told(record: RunRecord, **environment: Any) -> RunRecord:
     return record.model_copy(update={"environment": {**record.environment, **environment}})
 
@@ -102,3 +107,38 @@ def test_how_a_reader_read_is_no_size_time_or_reason() -> None:
     assert len(same_work(equal_runs([one, mapped, threads]))) == 1, "it belongs to what is compared"
     assert [str(d) for d in differences([one, mapped], own=())] == ["reader chosen (resident or mapped)"]
     assert [str(d) for d in differences([one, threads], own=())] == ["reader kvikio threads (4 or 8)"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"device": "cpu"},
+        {"source": "local:/x"},
+        {"dataset": "npy:/x"},
+        {"limit": TEMPLATE.data.count},
+        {"options": {"reader": None}},
+        {"options": {}},
+    ],
+    ids=str,
+)
+def test_runs_that_were_asked_for_differently_and_did_the_same_are_equal(fields: dict[str, Any]) -> None:
+    other = asked(TEMPLATE, **fields)
+    assert other.spec_id != TEMPLATE.spec_id
+    assert [group.records for group in equal_runs([TEMPLATE, other])] == [(TEMPLATE, other)]
+    assert differences([TEMPLATE, other], own=()) == []
+
+
+def test_runs_that_were_asked_for_differently_and_did_not_do_the_same_are_not_equal() -> None:
+    assert TEMPLATE.store is not None
+    assert TEMPLATE.data is not None
+    naive = asked(TEMPLATE, options={"reader": "naive"})
+    store = TEMPLATE.store.model_copy(update={"options": {**TEMPLATE.store.options, "reader": "naive"}})
+    naive = naive.model_copy(update={"store": store})
+    fewer = asked(TEMPLATE, limit=10)
+    fewer = fewer.model_copy(update={"data": TEMPLATE.data.model_copy(update={"count": 10, "digest": "f" * 32})})
+    others = [naive, fewer, asked(TEMPLATE, workers=2), asked(TEMPLATE, backend="zarr"), asked(TEMPLATE, epochs=9)]
+    assert len(equal_runs([TEMPLATE, *others])) == 6
+    assert [str(d) for d in differences([TEMPLATE, naive], own=())] == ["option reader (library or naive)"]
+    # Where the record does not tell which data that was, what was asked for does.
+    unknown = TEMPLATE.model_copy(update={"data": None})
+    assert len(equal_runs([unknown, asked(unknown, source="local:/x"), asked(unknown, limit=9)])) == 3

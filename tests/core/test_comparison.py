@@ -434,7 +434,6 @@ def altered(record: RunRecord, path: str, value: object) -> RunRecord:
         ("spec.amp", True, "amp"),
         ("spec.deterministic", True, "deterministic"),
         ("spec.seed", 9, "seed"),
-        ("spec.limit", 500, "limit"),
         ("spec.memory_limit_bytes", 10**9, "memory limit bytes"),
     ],
 )

@@ -165,14 +165,14 @@ def test_a_method_is_told_as_far_as_it_differs() -> None:
     assert [row[0] for row in table.rows] == ["memory[library]", "zarr[library]", "zarr[mapped]"]
 
 
-def test_what_became_the_same_is_one_row_unless_both_were_measured() -> None:
+def test_what_became_the_same_is_one_row() -> None:
     auto = {"options": {"format": "auto"}, "used": {"format": "png"}}
     png = {"options": {"format": "png"}}
     other = {"dataset": "esc50", "data": {"digest": "e"}}
     (table,) = tables([run("filesystem", 1.0, **auto), run("filesystem", 2.0, **png, **other)])
     assert table.rows == [["filesystem", "1.00", "2.00"]]
     (table,) = tables([run("filesystem", 1.0, **auto), run("filesystem", 2.0, **png)])
-    assert table.rows == [["filesystem format=auto", "1.00"], ["filesystem format=png", "2.00"]]
+    assert table.rows == [["filesystem", "1.50 (1.00…2.00)"]]
 
 
 def test_an_option_that_an_older_record_lacks_is_not_taken_for_a_default() -> None:

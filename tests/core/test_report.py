@@ -432,7 +432,8 @@ def test_the_terminal_table_aligns_numbers_and_keeps_markup_as_text() -> None:
 
 
 def test_compared_runs_are_grouped_and_fastest_first(record: RunRecord) -> None:
-    slow, fast = with_epochs(record, (3.0, 1.0), spec_id="another"), with_epochs(record, (2.0, 1.0))
+    another = record.spec.model_copy(update={"seed": 9})
+    slow, fast = with_epochs(record, (3.0, 1.0), spec=another), with_epochs(record, (2.0, 1.0))
     failed = record.model_copy(update={"status": "failed"})
     table = comparison_table([slow, failed, fast])
     column = table.columns.index("epoch, s")
