@@ -16,13 +16,16 @@ from bench.page.methods import POINT_METRICS, accuracies, method, number, time_l
 from bench.page.past import past
 from bench.page.verdict import judge
 from bench.records.bottleneck import common_ceiling_s
-from bench.records.groups import Work, equal_runs, finished, same_work
+from bench.records.groups import Group, Work, asked, equal_runs, finished, same_work
 from bench.records.metrics import METRICS
 from bench.records.record import RunRecord
 from bench.report.labels import Methods
 from bench.report.tables import COMPARED_METRICS, sample_text
 from bench.specs import augmentation
 from bench.specs.spec import content_hash
+
+Failures = Counter[tuple[str, str, str | None]]
+"""How many runs gave no result, by what was asked for, spec and device."""
 
 COLUMNS = (*COMPARED_METRICS, "wait_p99_ms", "read_amplification", "files", "vram_allocated_mb")
 
@@ -40,7 +43,7 @@ def page_content(records: Sequence[RunRecord], made_at: str, unreadable: Sequenc
     works = sorted(same_work(equal_runs(finished(records))), key=_newest, reverse=True)
     works.sort(key=lambda work: -len(work.records))
     titles, found_by = work_titles(works), all_facets(works)
-    without_result = Counter(record.spec_id for record in records if record.status != "ok")
+    without_result = Counter((asked(r), r.spec_id, r.device) for r in records if r.status != "ok")
     keys = {key for key in METRICS if any(METRICS[key].of(record) is not None for record in finished(records))}
     lines_left, contents, tests = LINES, [], KeptTests()
     for work, title, facets in zip(works, titles, found_by, strict=True):
@@ -73,7 +76,13 @@ def _newest(work: Work) -> str:
     return max(record.started_at for record in work.records)
 
 
-def _work(work: Work, without_result: Counter[str], lines: int, tests: KeptTests) -> dict[str, Any]:
+def _failed(group: Group, without_result: Failures) -> int:
+    """Return how many runs without a result were to do what a group did on such a machine; a device may be unknown."""
+    runs = {(asked(record), record.spec_id) for record in group.records}
+    return sum(without_result[(*run, device)] for run in runs for device in {None, group.first.device})
+
+
+def _work(work: Work, without_result: Failures, lines: int, tests: KeptTests) -> dict[str, Any]:
     ranking = rank(work, "epoch_s")
     places = {group: place for place, group in enumerate(ranking.groups)}
     ordered = Work(tuple(sorted(work.groups, key=lambda group: places.get(group, len(places)))))
@@ -84,7 +93,7 @@ def _work(work: Work, without_result: Counter[str], lines: int, tests: KeptTests
     equal = equality(ordered, labels)
     methods = []
     for group, label, family in zip(ordered.groups, labels, map(names.family, firsts), strict=True):
-        failed = without_result[group.first.spec_id]
+        failed = _failed(group, without_result)
         methods.append(method(group, label, family, ranking.contrasts.get(group), failed))
     kept, tested = tests.of(ordered)
     curves, validated = accuracies(ordered.groups), validations(ordered)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.records.comparability import LOADING_FIELDS, alike
+from bench.records.facets import machine_words
 from bench.records.metrics import METRICS
 from bench.records.record import RunRecord
 from bench.stats import Interval, Summary, median_interval
@@ -69,6 +70,18 @@ def same_work(groups: Sequence[Group]) -> list[Work]:
     """Divide groups by what they did and under which circumstances, apart from how they stored and loaded samples."""
     sets = alike([group.first for group in groups], own=LOADING_FIELDS)
     return [Work(tuple(groups[number] for number in numbers)) for numbers in sets]
+
+
+def asked(record: RunRecord) -> str:
+    """Return what a run was to do and on what kind of machine, apart from how it was to store and load samples.
+
+    Known of runs without a result, too, which belong to work for which the same was asked.
+    """
+    known = record.environment
+    # A limit of its own hides that of the container, and is in force only once a run has come so far.
+    limit = known.get("memory_limit_bytes") if record.spec.memory_limit_bytes is None else None
+    machine = f"{machine_words(record)} {known.get('cpu_quota_cores')} {limit}"
+    return f"{machine} {record.spec.model_dump_json(exclude=set(LOADING_FIELDS))}"
 
 
 def finished(records: Iterable[RunRecord]) -> list[RunRecord]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.records.comparability import LOADING_FIELDS, alike, differences
 from bench.records.facets import DATA_FIELDS, Facet, machine_words
-from bench.records.groups import Group, equal_runs
+from bench.records.groups import Group, asked, equal_runs
 from bench.records.record import RunRecord
 from bench.records.surroundings import machine_facts
 from bench.report.labels import DataSets, Key, Methods, covers_method, order
@@ -227,14 +227,13 @@ def _place_failures(
     places: dict[str, list[tuple[Sheet, RunRecord]]] = {}
     for sheet in sheets:
         seen = set()
-        for group in sheet.groups:
-            if (work := _asked(group.first)) not in seen:
+        for record in (record for group in sheet.groups for record in group.records):
+            if (work := asked(record)) not in seen:
                 seen.add(work)
-                places.setdefault(work, []).append((sheet, group.first))
+                places.setdefault(work, []).append((sheet, record))
     unplaced = []
     for record in failed:
-        asked = places.get(_asked(record), [])
-        found = [place for place in asked if record.device in (None, place[1].device)]
+        found = [place for place in places.get(asked(record), []) if record.device in (None, place[1].device)]
         for sheet, like in found:
             keys = (
                 line_key(record, axes.rows, axes, methods, like),
@@ -246,10 +245,6 @@ def _place_failures(
         if not found:
             unplaced.append(record)
     return unplaced
-
-
-def _asked(record: RunRecord) -> str:
-    return f"{machine_words(record)} {record.spec.model_dump_json(exclude=set(LOADING_FIELDS))}"
 
 
 def _sorted(

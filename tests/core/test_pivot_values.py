@@ -240,6 +240,25 @@ def test_failures_of_other_work_are_counted_below() -> None:
 def test_a_value_of_which_some_runs_failed_says_so() -> None:
     made = pivot([run("zarr", 1.0), run("zarr", 1.0), failed("zarr", "Boom.")])
     assert note(made, 0, 1) == "1 of 3 runs gave no result: failed: Boom"
+    found = [
+        run("zarr", 1.0, source="auto"),
+        run("zarr", 1.0, source="local:x"),
+        failed("zarr", "Boom.", source="local:x"),
+    ]
+    assert note(pivot(found), 0, 1) == "1 of 3 runs gave no result: failed: Boom"
+
+
+def test_what_failed_under_another_quota_is_no_failure_here() -> None:
+    quota = failed("zarr", "Boom.").model_copy(update={"environment": {**TEMPLATE.environment, "cpu_quota_cores": 0.5}})
+    made = pivot([run("zarr", 1.0), quota])
+    assert not only(made).marks
+    assert len(made.arrangement.unplaced) == 1
+
+
+def test_a_run_that_failed_before_its_memory_limit_was_in_force_is_counted() -> None:
+    limit = {"memory_limit_bytes": 2**30}
+    made = pivot([run("zarr", 1.0, environment=limit, **limit), failed("zarr", "Boom.", **limit)])
+    assert note(made, 0, 1) == "1 of 2 runs gave no result: failed: Boom"
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,26 @@ def test_runs_without_a_result_are_counted_with_their_reason() -> None:
     assert methods == {"zarr": 3, "memmap": 0}
 
 
+@pytest.mark.parametrize(
+    "environment", [{"cpu": "Laptop"}, {"memory_bytes": 2**32}, {"memory_limit_bytes": 2**28}, {"cpu_quota_cores": 0.5}]
+)
+def test_what_failed_on_another_machine_is_no_failure_of_a_method(environment: dict[str, object]) -> None:
+    error = ErrorInfo(phase="train", type="ProcessDied", message="out of memory")
+    own = run("zarr", 1, 1.0)
+
+    def failed(known: dict[str, object], device: str | None) -> RunRecord:
+        changes = {"environment": {**own.environment, **known}, "device": device}
+        return run("zarr", 9, 1.0, status="failed", error=error, epochs=[], **changes)
+
+    def counted(*others: RunRecord) -> list[int]:
+        works = page_content([own, *others], "now")["works"]
+        return [method["failed"] for work in works for method in work["methods"]]
+
+    assert counted(failed(environment, own.device)) == [0]
+    assert counted(failed({}, "cuda:0")) == [0]
+    assert counted(failed({}, own.device), failed({}, None)) == [2], "one that failed early did not know its device yet"
+
+
 def test_warnings_are_grouped_by_kind() -> None:
     texts = [
         [WarningInfo(kind="busy", message=f"load {n}"), WarningInfo(kind="no-repeats", message="x")] for n in range(8)
