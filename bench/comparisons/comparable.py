@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from bench.contracts.errors import BenchError
-from bench.records.metrics import BY_SEED, METRICS, Metric
+from bench.records.metrics import METRICS, Metric
+
+BY_SEED = tuple(key for key in METRICS if key in ("loss", "accuracy") or key.startswith(("val_", "test_")))
+"""What a network learnt: equal runs have equal scores, but for the last bits, as they follow from the seed."""
 
 SAME_IN_ALL_RUNS = ("store_mb", "files", "prepare_s", "decode_s", *BY_SEED)
 """Metrics that are measured once per store, or follow from the seed: repeating the run does not repeat them."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.comparisons.comparable import INSTEAD, SAME_IN_ALL_RUNS, ComparisonError
+from bench.comparisons.comparable import BY_SEED, INSTEAD, SAME_IN_ALL_RUNS, ComparisonError
 from bench.comparisons.comparison import NO_DIFFERENCE, Contrast, compare
 from bench.comparisons.shared import cell_name, shared_runs
 from bench.contracts.errors import BenchError
 from bench.records.comparability import LOADING_FIELDS
 from bench.records.groups import Group, Work
-from bench.records.metrics import BY_SEED, METRICS
+from bench.records.metrics import METRICS
 
 EXACT_METRICS = ("store_mb", "files")
 """What does not vary between runs: any difference is one."""

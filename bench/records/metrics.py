@@ -100,20 +100,17 @@ def _rate(amount: float | None, epoch: Summary | None) -> Summary | None:
 
 
 def _per_epoch_s(key: str, label: str, unit: str, amount: Callable[[RunRecord], float | None]) -> Metric:
-    def get(record: RunRecord) -> Summary | None:
-        return _rate(amount(record), METRICS["epoch_s"].of(record))
+    return Metric(
+        key, label, unit, "higher", lambda record: _rate(amount(record), METRICS["epoch_s"].of(record)), amount=amount
+    )
 
-    return Metric(key, label, unit, "higher", get, amount=amount)
 
-
-def _samples(record: RunRecord) -> float | None:
-    counted = record.measured()
-    return counted[0].samples if counted else None
+def _samples(record: RunRecord) -> float:
+    return next((epoch.samples for epoch in record.measured()), 0)
 
 
 def _delivered_mb(record: RunRecord) -> float | None:
-    samples = _samples(record)
-    return None if record.data is None or samples is None else samples * record.data.sample_bytes / 1e6
+    return None if record.data is None else _samples(record) * record.data.sample_bytes / 1e6
 
 
 def _peak_growth(record: RunRecord) -> float | None:
@@ -164,6 +161,14 @@ def _of_gpu(field: str, scale: float = 1.0) -> Callable[[RunRecord], Summary | N
         return None if value is None else value * scale
 
     return _one(get)
+
+
+def _of_last_epoch(of: Callable[[EpochInfo], float | None]) -> Callable[[RunRecord], Summary | None]:
+    return _one(lambda record: of(record.epochs[-1]) if record.epochs else None)
+
+
+def _accuracy_percent(epoch: EpochInfo) -> float | None:
+    return None if epoch.accuracy is None else 100 * epoch.accuracy
 
 
 def _of_last_validation(of: Callable[[EvaluationInfo], float]) -> Callable[[RunRecord], Summary | None]:
@@ -311,20 +316,8 @@ METRICS: dict[str, Metric] = {
             "neither",
             _one(lambda r: r.order.class_mixing if r.order else None),
         ),
-        Metric(
-            "loss",
-            "training loss, last epoch",
-            "nats",
-            "lower",
-            _one(lambda r: r.epochs[-1].loss if r.epochs else None),
-        ),
-        Metric(
-            "accuracy",
-            "training accuracy, last epoch",
-            "%",
-            "higher",
-            _one(lambda r: None if not r.epochs or r.epochs[-1].accuracy is None else 100 * r.epochs[-1].accuracy),
-        ),
+        Metric("loss", "training loss, last epoch", "nats", "lower", _of_last_epoch(lambda e: e.loss)),
+        Metric("accuracy", "training accuracy, last epoch", "%", "higher", _of_last_epoch(_accuracy_percent)),
         Metric("val_loss", "validation loss, last epoch", "nats", "lower", _of_last_validation(lambda e: e.loss)),
         Metric(
             "val_accuracy",
@@ -355,6 +348,3 @@ METRICS: dict[str, Metric] = {
         Metric("evaluate_s", "all evaluations, outside of epochs", "s", "lower", _one(_evaluate_s)),
     )
 }
-
-BY_SEED = tuple(key for key in METRICS if key in ("loss", "accuracy") or key.startswith(("val_", "test_")))
-"""What a network learnt: equal runs have equal scores, but for the last bits, as they follow from the seed."""

@@ -40,7 +40,7 @@ def test_it_finds_records_and_says_what_it_found(bench, tmp_path: Path) -> None:
     before = bench("prepare", "--backend", "hdf5", "--option", "chunk=16", *CIFAR[:6], "--data-dir", "data")
     assert before.returncode == 0, before.stderr
     foreign = stores(tmp_path)
-    result = bench("tune", "--backend", "hdf5", *CIFAR, "--budget", "20s", "--json", "--epochs", "2")
+    result = bench("tune", "--backend", "hdf5", *CIFAR, "--budget", "40s", "--json", "--epochs", "2")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["data"] == "cifar10 (synthetic)"
