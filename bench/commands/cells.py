@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from bench.specs.spec import RunSpec
 
 
-LOADING = ("workers", "worker-kind", "prefetch")
-"""What a cell can have of its own beside options of its backend. No backend has options of these names."""
-
-
 class CellError(BenchError):
     """A cell that is named twice."""
 
@@ -24,23 +20,20 @@ def named_cells(
 ) -> dict[str, RunSpec]:
     """Return what each ``NAME[,KEY=VALUE…]`` runs, by its label. Raises CellError, and SpecError for a wrong one.
 
-    A KEY is an option of the backend, or one of LOADING, which is for this cell alone what the flag is for all.
+    A KEY is an option of the backend, or a flag of LOADING, for this cell alone; no backend has options of these names.
     """
     from bench.campaigns.suite import backend_label
-    from bench.specs.spec import RunSpec, make_spec
+    from bench.specs.spec import LOADING, RunSpec, make_spec
 
     cells: dict[str, RunSpec] = {}
     for text in backends:
         name, *pairs = text.split(",")
-        loading = {key.replace("-", "_"): value for key, _, value in map(_split, pairs) if key in LOADING}
-        options = [pair for pair in pairs if _split(pair)[0] not in LOADING]
+        named = {pair: pair.partition("=")[0].replace("-", "_") for pair in pairs}
+        loading = {field: pair.partition("=")[2] for pair, field in named.items() if field in LOADING}
+        options = [pair for pair in pairs if named[pair] not in LOADING]
         flags = {**work, **loading}
         spec = make_spec(RunSpec, options, dataset_options=dataset_options, dataset=dataset, backend=name, **flags)
         if (label := backend_label(spec, pairs)) in cells:
             raise CellError(f"--backend {text} is given twice. Name each cell once.")
         cells[label] = spec
     return cells
-
-
-def _split(pair: str) -> tuple[str, str, str]:
-    return pair.partition("=")

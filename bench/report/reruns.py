@@ -11,7 +11,7 @@ from bench.contracts.errors import BenchError
 from bench.contracts.options import Options
 from bench.records.record import RunRecord
 from bench.specs import augmentation
-from bench.specs.spec import RunSpec
+from bench.specs.spec import LOADING, RunSpec
 
 _NOT_FLAGS = {"dataset", "dataset_options", "backend", "options"}
 _FLAG_NAMES = {"memory_limit_bytes": "memory-limit"}
@@ -27,11 +27,16 @@ def backend_text(record: RunRecord) -> str:
 def compare_command(runs: Sequence[RunRecord], *more: str, **changes: Any) -> str:
     """Return the `bench compare` of the backends of some runs, each once, that does the work of the first.
 
-    ``changes`` are fields of its RunSpec that are to be others, ``more`` further flags.
+    ``changes`` are fields of its RunSpec that are to be others, ``more`` further flags. Runs that are loaded in
+    different ways go on being so, apart from ``changes``.
     """
-    backends = dict.fromkeys(backend_text(run) for run in runs)
-    cells = [part for text in backends for part in ("--backend", text)]
-    return shlex.join(["bench", "compare", *cells, *work_flags(runs[0].spec, **changes), *more])
+    first = runs[0].spec
+    own = [n for n in LOADING if n not in changes and any(getattr(run.spec, n) != getattr(first, n) for run in runs)]
+    loaded = [[f"{name.replace('_', '-')}={getattr(run.spec, name)}" for name in own] for run in runs]
+    texts = dict.fromkeys(",".join([backend_text(run), *loading]) for run, loading in zip(runs, loaded, strict=True))
+    cells = [part for text in texts for part in ("--backend", text)]
+    changes |= {name: RunSpec.model_fields[name].default for name in own}
+    return shlex.join(["bench", "compare", *cells, *work_flags(first, **changes), *more])
 
 
 def work_flags(spec: RunSpec, **changes: Any) -> list[str]:

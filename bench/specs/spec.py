@@ -140,6 +140,10 @@ class StoreSpec(DataSpec):
         return cls(cls.options_type.model_validate(self.options))
 
 
+LOADING = ("workers", "worker_kind", "prefetch")
+"""Fields of a RunSpec that say how samples are loaded, which each cell of a comparison may have of its own."""
+
+
 class RunSpec(Protocol, StoreSpec):
     """One run, complete: two runs of equal ``spec_id`` did the same work in the same way."""
 

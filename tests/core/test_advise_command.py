@@ -249,6 +249,27 @@ def test_commands_that_are_proposed_do_the_recorded_work_again(laboratory, monke
     assert {spec.model_dump_json() for spec, _ in laboratory.runs} == expected
 
 
+def test_a_proposed_comparison_loads_each_cell_as_it_was_loaded() -> None:
+    run = results.read_all(RECORDED)[0][-1][1]
+    run = run.model_copy(update={"spec": run.spec.model_copy(update={"workers": 0})})
+    threads = {"workers": 2, "worker_kind": "thread"}
+    loaded = run.model_copy(update={"spec": run.spec.model_copy(update=threads)})
+    command = shlex.split(compare_command([run, loaded]))
+    assert not {"--workers", "--worker-kind"} & set(command)
+    cells = [value for flag, value in itertools.pairwise(command) if flag == "--backend"]
+    assert [cell.split(",")[-2:] for cell in cells] == [
+        ["workers=0", "worker-kind=process"],
+        ["workers=2", "worker-kind=thread"],
+    ]
+    alike = shlex.split(compare_command([loaded, loaded]))
+    assert alike.count("--backend") == 1
+    assert {("--workers", "2"), ("--worker-kind", "thread")} <= set(itertools.pairwise(alike))
+    # What is asked for holds for all.
+    other = shlex.split(compare_command([run, loaded], workers=4))
+    assert ("--workers", "4") in itertools.pairwise(other)
+    assert not any("workers=" in part for part in other)
+
+
 def test_real_records_give_the_advice_that_their_comparison_shows() -> None:
     records = [record for _, record in results.read_all(RECORDED)[0] if record.spec.cache == "cold"]
     found = advice_of(records)
