@@ -106,6 +106,15 @@ def _no_repeats(record: RunRecord) -> str | None:
     )
 
 
+def _resumed(record: RunRecord) -> str | None:
+    if record.training is None or not record.training.resumed_before:
+        return None
+    return (
+        f"The run went on from a checkpoint before epoch {record.training.resumed_before[-1]}: peak memory, the GPU's "
+        "sensors and what else the machine did are known of its last process alone. Compare these with whole runs only."
+    )
+
+
 def _short(record: RunRecord) -> str | None:
     times = summarise([epoch.epoch_s for epoch in record.measured()])
     if times is None or times.median >= SHORT_EPOCH_S:
@@ -314,6 +323,7 @@ _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "diverged": _diverged,
     "lossy-store": _lossy,
     "no-repeats": _no_repeats,
+    "resumed": _resumed,
     "short-epoch": _short,
     "unstable": _unstable,
     "read-amplification": _amplification,

@@ -52,7 +52,21 @@ def differences(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS)
     exception: a run lists those that were there, and one that is not listed was not needed, so only two versions make
     a difference.
     """
-    found = [_facts(record, own) for record in records]
+    return unlike([_facts(record, own) for record in records])
+
+
+def surroundings(environment: Mapping[str, Any], own_limit_bytes: int | None = None) -> dict[str, str]:
+    """Return by name what a record's environment tells of machine, settings, storage, harness and versions.
+
+    ``own_limit_bytes`` is the memory limit that the run was asked to have.
+    """
+    facts = machine_facts(environment, own_limit_bytes)
+    facts |= {name: environment[name] for name in _HARNESS if name in environment}
+    return _named(facts | _versions(environment))
+
+
+def unlike(found: Sequence[dict[str, str]]) -> list[Difference]:
+    """Return in which facts, by name, sets of them differ, by the rules of :func:`differences`."""
     names = dict.fromkeys(name for facts in found for name in facts)
     listed = [Difference(name, _values(name, found)) for name in names]
     return [difference for difference in listed if len(difference.values) > 1]
@@ -100,10 +114,7 @@ def _is_used_by_some(name: str) -> bool:
 
 
 def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
-    known = record.environment
-    facts = machine_facts(known, record.spec.memory_limit_bytes)
-    facts |= {name: known[name] for name in _HARNESS if name in known}
-    facts |= _versions(known)
+    facts: dict[str, Any] = {}
     if "decoder" in record.reader:
         facts[_DECODER] = record.reader["decoder"]
     if "options" not in own:
@@ -121,6 +132,10 @@ def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
         facts["device"] = record.device or record.spec.device
     work = (name for name in RunSpec.model_fields if name not in own and name not in _KNOWN_BETTER)
     facts |= {name: getattr(record.spec, name) for name in work}
+    return surroundings(record.environment, record.spec.memory_limit_bytes) | _named(facts)
+
+
+def _named(facts: Mapping[str, Any]) -> dict[str, str]:
     return {name.replace("_", " "): _text(value) for name, value in facts.items()}
 
 
@@ -141,7 +156,7 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _versions(environment: dict[str, Any]) -> dict[str, Any]:
+def _versions(environment: Mapping[str, Any]) -> dict[str, Any]:
     versions = {"python": environment["python"]} if "python" in environment else {}
     libraries = environment.get("libraries")
     if libraries is None:

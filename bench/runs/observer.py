@@ -23,6 +23,7 @@ from bench.measure.sampler import Sampler
 from bench.records.learned import EvaluationInfo, TrainingInfo
 from bench.records.record import EpochInfo, ErrorInfo, GpuInfo, OrderInfo, Phase
 from bench.runs.findings import CacheEpoch, Findings
+from bench.training.checkpoint import CheckpointError
 from bench.training.evaluation import evaluate
 from bench.training.job import Job
 from bench.training.predictions import Predictions
@@ -47,7 +48,10 @@ class HungError(Exception):
 
 
 def observe(job: Job, label: str, found: Findings, progress: RunProgress, timeout_s: float) -> None:
-    """Measure ``job`` in a process of its own; whatever becomes of it stands in ``found``."""
+    """Measure ``job`` in a process of its own; whatever becomes of it stands in ``found``.
+
+    Raises CheckpointError where the process cannot go on from the checkpoint.
+    """
     killed_before = oom_kills()
     samples_done = multiprocessing.get_context("spawn").RawValue("q", 0)
     try:
@@ -288,6 +292,9 @@ class _Observer:
         self._found.gpu = info
 
     def _on_failed(self, failure: Failure) -> None:
+        if isinstance(failure.error, CheckpointError):
+            # Nothing has been measured, and nothing failed: there is no run to keep a record of.
+            raise failure.error
         advice = " Check the store with `bench verify`." if isinstance(failure.error, BackendError) else ""
         # What nobody foresaw is told with its place.
         trace = failure.trace.splitlines()[-LAST_LINES:] if failure.error is None else []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.contracts.errors import BenchError
 from bench.files import replacing
+from bench.records.comparability import unlike
 from bench.specs.spec import RunSpec
 from bench.stores.store import sync_file
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from bench.training.trainer import Trainer
     from bench.training.validation import Best
 
-FORMAT = 1
+FORMAT = 2
 
 _KEYS = frozenset({"format", "spec", "data", "told", "resumed_before", "complete", "state"})
 
@@ -39,7 +40,8 @@ class NothingLeftError(BenchError):
 class Checkpoint:
     """The checkpoint of a run of ``spec`` on the data with digest ``data``, kept at ``path``.
 
-    ``fold_id`` is the cross-validation that it belongs to, ``weights`` the SHA-256 of the file that it began with.
+    ``fold_id`` is the cross-validation that it belongs to, ``weights`` the SHA-256 of the file that it began with,
+    ``surroundings`` where it runs and with which versions, see :func:`bench.records.comparability.surroundings`.
     ``told`` is what the parent is told again when the run goes on, a text for each epoch; ``resumed_before`` are the
     epochs before which it went on already.
     """
@@ -49,6 +51,7 @@ class Checkpoint:
     data: str
     fold_id: str | None = None
     weights: str | None = None
+    surroundings: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     resumed_before: list[int] = field(default_factory=list)
     _state: dict[str, Any] = field(default_factory=dict)
@@ -75,6 +78,7 @@ class Checkpoint:
                 )
             found.told, found._state = content["told"], content["state"]
             found.fold_id, found.weights = content.get("fold_id"), content.get("weights")
+            found.surroundings = content["surroundings"]
             found.resumed_before = [*content["resumed_before"], found.next_epoch]
         return found
 
@@ -111,6 +115,17 @@ class Checkpoint:
                 "Put that file back, or name another checkpoint."
             )
         self.weights = sha256
+
+    def require_surroundings(self, found: dict[str, str]) -> None:
+        """Keep where the training runs. Raises CheckpointError where its earlier epochs ran under other conditions."""
+        differ = unlike([self.surroundings, found]) if self.told else []
+        if differ:
+            told = ", ".join(f"{difference.name} ({', not '.join(difference.values)})" for difference in differ)
+            raise CheckpointError(
+                f"--checkpoint {self.path} was made under other conditions: {told}. One record cannot hold epochs of "
+                "both: go on under those, or train anew with another file."
+            )
+        self.surroundings = found
 
     def load_into(self, trainer: Trainer, best: Best | None) -> None:
         """Bring network, optimizer, best weights and random generators to where they were."""
@@ -153,6 +168,7 @@ class Checkpoint:
             "data": self.data,
             "fold_id": self.fold_id,
             "weights": self.weights,
+            "surroundings": self.surroundings,
             "told": self.told,
             "resumed_before": self.resumed_before,
             "complete": False,

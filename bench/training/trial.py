@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import bench
 from bench import loading
 from bench.child import Link, failure_of
 from bench.contracts.errors import BenchError
@@ -22,6 +23,7 @@ from bench.contracts.reader import DeviceReader, Reader
 from bench.loading import order
 from bench.measure import disturbance, environment, gpu, heap, probes, storage_device
 from bench.measure.clock import make_clock
+from bench.records.comparability import surroundings
 from bench.records.record import GpuInfo, Phase
 from bench.specs.augmentation import Augmenter
 from bench.specs.spec import RunSpec
@@ -103,6 +105,8 @@ class _Trial:
     def _resume(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         checkpoint.require_weights((self.weights.get("weights") or {}).get("sha256"))
+        environment = {**_environment(self._job, self._device), "bench": bench.__version__}
+        checkpoint.require_surroundings(surroundings(environment, self._spec.memory_limit_bytes))
         checkpoint.load_into(self._trainer, self._best)
         self._training = self._training.model_copy(update={"resumed_before": checkpoint.resumed_before})
         self._link.tell("resumed", list(checkpoint.told))

@@ -16,6 +16,7 @@ from lessons_here import Cut, batch_losses, job_of
 from running import RUN, start, wait_until
 
 from bench.console import make_progress
+from bench.measure import environment
 from bench.measure.page_cache import Brought, PageCache
 from bench.records.record import RunRecord
 from bench.runs.findings import Findings
@@ -106,6 +107,8 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(
     scores = [info.model_dump(exclude={"evaluate_s"}) for info in record.validation]
     assert scores == [info.model_dump(exclude={"evaluate_s"}) for info in whole.validation]
     assert record.training.resumed_before == [done]
+    assert "resumed" in {warning.kind for warning in record.warnings}
+    assert "resumed" not in {warning.kind for warning in whole.warnings}
     assert [info.epoch for info in record.epochs] == [0, 1, 2]
     assert record.spec_id == whole.spec_id
     again = bench(*RUN, *flags, "--checkpoint", "c.pt", "--json")
@@ -152,6 +155,45 @@ def test_a_checkpoint_holds_to_the_weights_that_it_began_with(tmp_path: Path) ->
     begun.require_weights("a")
     with pytest.raises(CheckpointError, match=r"the training began with other weights than w\.pt holds now"):
         begun.require_weights("b")
+
+
+def test_a_training_does_not_go_on_under_other_conditions(
+    tmp_path: Path, arrays: Path, trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, fields = tmp_path / "c.pt", {"dataset": f"npy:{arrays}", "epochs": 3}
+    with pytest.raises(Cut):
+        trial(job_of(tmp_path, **fields, checkpoint=path), stop_before(2))
+    kept, threads = path.read_bytes(), torch.get_num_threads()
+
+    def refused(topic: str, value: Any) -> None:
+        if topic == "failed":
+            raise value.error
+
+    machine = environment.machine()
+    with monkeypatch.context() as other:
+        other.setattr(torch, "get_num_threads", lambda: 99)
+        other.setattr(environment, "machine", lambda: {**machine, "uptime_s": 1.0, "memory_available_bytes": 1})
+        with pytest.raises(CheckpointError) as caught:
+            trial(job_of(tmp_path, **fields, checkpoint=path), refused)
+    assert str(caught.value) == (
+        f"--checkpoint {path} was made under other conditions: torch threads ({threads}, not 99). One record "
+        "cannot hold epochs of both: go on under those, or train anew with another file."
+    )
+    assert path.read_bytes() == kept
+    assert [info.epoch for info in trial(job_of(tmp_path, **fields, checkpoint=path)).all("epoch")] == [2]
+
+
+def test_what_is_refused_leaves_no_record_behind(bench, bench_environment: dict[str, str], tmp_path: Path) -> None:
+    flags = (*RUN, "--backend", "memory", "--epochs", "2", "--no-ceiling", "--checkpoint", "c.pt")
+    assert bench(*flags).returncode == 0
+    content = torch.load(tmp_path / "c.pt", weights_only=True)
+    elsewhere = {**content["surroundings"], "kernel": "another"}
+    torch.save({**content, "complete": False, "surroundings": elsewhere}, tmp_path / "c.pt")
+    before = sorted((tmp_path / "results").iterdir())
+    refused = bench(*flags)
+    assert refused.returncode == 1
+    assert "was made under other conditions: kernel (another, not " in refused.stderr.splitlines()[-1]
+    assert sorted((tmp_path / "results").iterdir()) == before
 
 
 def test_a_checkpoint_is_for_its_own_run_alone(tmp_path: Path, arrays: Path, trial) -> None:
