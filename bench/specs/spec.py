@@ -218,17 +218,16 @@ class RunSpec(Protocol, StoreSpec):
         return self
 
     @model_validator(mode="after")
-    def _weights_have_a_network(self) -> RunSpec:
-        if self.weights is not None and self.model == NO_MODEL:
-            raise ValueError("--weights goes with a network, not with --model none")
+    def _there_is_a_network(self) -> RunSpec:
+        useless = next((name for name in _OF_NETWORKS if self.model == NO_MODEL and getattr(self, name)), None)
+        if useless is not None:
+            raise ValueError(f"{flag(useless)} goes with a network: --model none trains nothing")
         return self
 
     @model_validator(mode="after")
     def _batch_fits(self) -> RunSpec:
         if self.limit is not None and self.batch_size > self.limit:
             raise ValueError(f"--batch-size {self.batch_size} is larger than the data: --limit is {self.limit}")
-        if self.augment and self.model == NO_MODEL:
-            raise ValueError("--augment changes what a network trains on: it does not go with --model none")
         if self.drop_caches and self.cache != "cold":
             raise ValueError("--drop-caches goes with --cache cold alone")
         if self.memory_limit_bytes is not None and self.cache == "warm":
@@ -251,6 +250,8 @@ class RunSpec(Protocol, StoreSpec):
         left_out = {n for n in _ADDED if getattr(self, n) == fields[n].get_default(call_default_factory=True)}
         return content_hash(self.model_dump(exclude=left_out | self.implied()))
 
+
+_OF_NETWORKS = ("weights", "augment", "amp", "compile", "channels_last")
 
 SpecT = TypeVar("SpecT", bound=DataSpec)
 

@@ -295,7 +295,7 @@ def test_a_run_tells_what_it_cost_and_checks_what_was_delivered_as_ever(bench, t
         ({"augment": "flip+"}, "'' is no augmentation"),
         ({"augment": "flip+flip"}, "each augmentation can be named once."),
         ({"augment": "none+flip"}, "'none' is no augmentation"),
-        ({"augment": "flip", "model": "none"}, "--augment changes what a network trains on: it does not go with"),
+        ({"augment": "flip", "model": "none"}, "--augment goes with a network: --model none"),
         (
             {"augment": "flip", "dataset": "esc50"},
             "--augment flip does not go with esc50, which has sounds: on a spectrogram it would turn time round. "
