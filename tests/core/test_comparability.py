@@ -118,6 +118,8 @@ def test_how_a_reader_read_is_no_size_time_or_reason() -> None:
         {"limit": TEMPLATE.data.count},
         {"options": {"reader": None}},
         {"options": {}},
+        {"prefetch": 9},
+        {"worker_kind": "thread", "start_method": "spawn"},
     ],
     ids=str,
 )
@@ -139,6 +141,11 @@ def test_runs_that_were_asked_for_differently_and_did_not_do_the_same_are_not_eq
     others = [naive, fewer, asked(TEMPLATE, workers=2), asked(TEMPLATE, backend="zarr"), asked(TEMPLATE, epochs=9)]
     assert len(equal_runs([TEMPLATE, *others])) == 6
     assert [str(d) for d in differences([TEMPLATE, naive], own=())] == ["option reader (library or naive)"]
+    # With workers it matters how they are started and what they keep ready; threads are not started by a method.
+    two = asked(TEMPLATE, workers=2)
+    assert len(equal_runs([two, asked(two, prefetch=9), asked(two, start_method="spawn")])) == 3
+    threads = asked(two, worker_kind="thread")
+    assert len(equal_runs([threads, asked(threads, start_method="spawn"), asked(threads, prefetch=9)])) == 2
     # Where the record does not tell which data that was, what was asked for does.
     unknown = TEMPLATE.model_copy(update={"data": None})
     assert len(equal_runs([unknown, asked(unknown, source="local:/x"), asked(unknown, limit=9)])) == 3

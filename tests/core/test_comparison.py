@@ -426,7 +426,7 @@ def altered(record: RunRecord, path: str, value: object) -> RunRecord:
         ("cache.achieved", "not-achieved", "cache achieved"),
         ("spec.model", "none", "model"),
         ("spec.batch_size", 64, "batch size"),
-        ("spec.worker_kind", "thread", "worker kind of a"),
+        ("spec.workers", 2, "workers of a"),
         ("spec.epochs", 9, "epochs"),
         ("spec.shuffle", "none", "shuffle"),
         ("spec.block_samples", 512, "block samples"),
