@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.contracts.errors import BenchError
-from bench.records.comparability import differences
+from bench.records.comparability import LOADING_FIELDS, differences
 from bench.records.metrics import METRICS, Metric
 from bench.records.record import RunRecord
 from bench.regressions.segmentation import EFFECT, FEWEST, Division, divisions, searched
 
 _CIRCUMSTANCES = frozenset({"python", "libraries", "bench", "kernel", "freed memory kept"})
+_JUDGED_LATER = {"dataset", "source", "split", "limit", "options", "device", "cache", *LOADING_FIELDS} - {"backend"}
+"""Fields that can differ between runs that did the same, as they say what was asked for."""
 
 
 class HistoryError(BenchError):
@@ -111,11 +113,14 @@ def _time(point: Point) -> tuple[str, str | None, dict[str, str]]:
 
 def equal_work(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Return the runs that gave a result in sets that did equal work on equal data and machine, oldest first."""
-    by_spec: dict[str, list[RunRecord]] = {}
+    # Comparing two records takes long, so it is done among those alone that agree in what is quickly told.
+    alike: dict[tuple[object, ...], list[RunRecord]] = {}
     for record in sorted((r for r in records if r.status == "ok"), key=lambda record: record.started_at):
-        by_spec.setdefault(record.spec_id, []).append(record)
+        data = record.data.digest if record.data else None
+        told = (record.spec.model_dump_json(exclude=_JUDGED_LATER), record.device, data)
+        alike.setdefault(told, []).append(record)
     found: list[list[RunRecord]] = []
-    for runs in by_spec.values():
+    for runs in alike.values():
         sets: list[list[RunRecord]] = []
         for run in runs:
             for known in sets:

@@ -31,6 +31,12 @@ def at(number: int, epoch_s: float, *, zarr: str = "3.1.6", revision: str = "a" 
     return TEMPLATE.model_copy(update={**update, **changes})
 
 
+def of_batch(size: int) -> dict[str, object]:
+    """What makes a run one of other work."""
+    spec = TEMPLATE.spec.model_copy(update={"batch_size": size})
+    return {"spec": spec, "spec_id": spec.spec_id}
+
+
 def test_a_step_is_found_where_it_is_and_what_changed_there_is_named() -> None:
     before = [at(n, value) for n, value in enumerate(NOISE)]
     behind = [at(6 + n, 1.2 * value, zarr="3.2.0", revision="b" * 40) for n, value in enumerate(NOISE)]
@@ -82,11 +88,12 @@ def test_one_series_among_many_has_to_show_more() -> None:
     (alone,) = series(stepped, "epoch_s")
     random = np.random.default_rng(2)
     others = [
-        at(n, float(value), spec_id=f"noise {number}")
+        at(n, float(value), **of_batch(1000 + number))
         for number in range(12)
         for n, value in enumerate(np.exp(random.normal(0, 0.2, 12)))
     ]
-    short, flat = [at(n, 1.0, spec_id="short") for n in range(4)], [at(n, 1.0, spec_id="flat") for n in range(12)]
+    short = [at(n, 1.0, **of_batch(10)) for n in range(4)]
+    flat = [at(n, 1.0, **of_batch(20)) for n in range(12)]
     among_many = series([*stepped, *others], "epoch_s")
     assert len(alone.steps) == 1
     assert not any(trend.steps for trend in among_many)
@@ -119,6 +126,15 @@ def test_other_work_data_and_machines_are_series_of_their_own() -> None:
     failed = at(5, 1.0, status="failed")
     trends = series([at(0, 1.0), at(1, 1.0), other_machine, other_data, failed], "epoch_s")
     assert [len(trend.points) for trend in trends] == [2, 1, 1]
+
+
+def test_what_was_asked_for_differently_and_did_the_same_is_one_series() -> None:
+    def asked(number: int, **fields: object) -> RunRecord:
+        spec = TEMPLATE.spec.model_copy(update=fields)
+        return at(number, 1.0, spec=spec, spec_id=spec.spec_id)
+
+    runs = [asked(0), asked(1, device="cpu"), asked(2, source="local:/x"), asked(3, batch_size=7), asked(4, seed=9)]
+    assert [len(trend.points) for trend in series(runs, "epoch_s")] == [3, 1, 1]
 
 
 def test_an_unknown_metric_is_refused() -> None:
