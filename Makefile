@@ -65,7 +65,7 @@ bench-docs: .venv/.installed
 		--metric test_accuracy,test_macro_f1,test_loss --into docs/studies.md --passage photos
 	$(BIN)/bench table --results results/reference/gpu --rows model,method --columns device \
 		--metric epoch_s,ideal_s,wait_share,copy_share,gpu_utilisation,vram_reserved_mb --into README.md --passage gpu
-	for id in 20261121-193701-cifar10 20261121-201841-cifar10; do \
+	for id in 20261128-111836-cifar10 20261128-114530-cifar10; do \
 		$(BIN)/bench compare --recorded $$id --results results/reference/compare --anyway --into README.md || exit 1; done
 	for target in "--summary --into README.md" "--into results/README.md"; do \
 		$(BIN)/python tests/benchmarks/loaders.py --show results/reference/loaders/20261128-2-cores.json \
