@@ -98,7 +98,7 @@ def _how_to_read(comparison: Comparison) -> str:
         "Value: median over the runs, one fresh process a block, each reduced to the median of its counted epochs "
         "(interval that covers the median at least 95 % of the time, from 6 runs on; n runs). Ratio: cell / "
         f"{comparison.baseline}, median of the ratios within blocks (95 % bootstrap interval over blocks, which is "
-        "somewhat too narrow with few of them: with 8 it covers about 93 %). p: exact sign-flip test on the logarithms "
+        "somewhat too narrow with few of them: with 8 it covers about 92 %). p: exact sign-flip test on the logarithms "
         f"of the ratios, adjusted by Holm for {comparisons}. {words} is said only where p is below {ALPHA}, the "
         "interval excludes 1, the ratio exceeds the noise floor, and their mean agrees; no difference shown "
         "does not mean that there is none."
