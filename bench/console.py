@@ -109,14 +109,15 @@ class PlainProgress:
     def __init__(self) -> None:
         self._label = ""
         self._unit = ""
-        self._total = self._done = 0
+        self._total: int | None = None
+        self._done = 0
         self._started = self._told = 0.0
 
     def note(self, text: str) -> None:
         """Print a message."""
         say(text)
 
-    def start(self, label: str, total: int, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str) -> None:
         """Begin a task."""
         self._label, self._total, self._unit, self._done = label, total, unit, 0
         self._started = self._told = time.monotonic()
@@ -128,9 +129,11 @@ class PlainProgress:
         if now - self._told >= PLAIN_LINE_EVERY_S:
             self._told = now
             rate = self._done / (now - self._started)
-            left_s = max(0.0, self._total - self._done) / rate if rate else 0.0
-            done = f"{self._done:,} of {self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s"
-            say(f"{self._label}: {done}, about {left_s:.0f} s left")
+            done = f"{self._done:,}" if self._total is None else f"{self._done:,} of {self._total:,}"
+            text = f"{self._label}: {done} {self._unit}, {rate:,.0f} {self._unit}/s"
+            if self._total is not None and rate:
+                text += f", about {max(0, self._total - self._done) / rate:.0f} s left"
+            say(text)
 
     def finish(self) -> None:
         """Print what the task took."""
@@ -187,7 +190,7 @@ class TerminalProgress:
         console = self._bars.console if self._bars is not None else Console(stderr=True)
         console.print(Text(text, style="bold yellow"))
 
-    def start(self, label: str, total: int, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str) -> None:
         """Show a new bar."""
         from rich.console import Console
         from rich.progress import (

@@ -77,8 +77,8 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Tell the user something once."""
 
-    def start(self, label: str, total: int, unit: str) -> None:
-        """Begin a task of ``total`` units."""
+    def start(self, label: str, total: int | None, unit: str) -> None:
+        """Begin a task of ``total`` units, or of None where nobody knows yet."""
 
     def advance(self, count: int) -> None:
         """Report ``count`` more units of the current task."""
@@ -93,7 +93,7 @@ class SilentProgress:
     def note(self, text: str) -> None:
         """Ignore a message."""
 
-    def start(self, label: str, total: int, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str) -> None:
         """Ignore a task."""
 
     def advance(self, count: int) -> None:

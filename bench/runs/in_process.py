@@ -42,7 +42,7 @@ class _Quiet:
     def note(self, text: str) -> None:
         pass
 
-    def start(self, label: str, total: int, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str) -> None:
         pass
 
     def advance(self, count: int) -> None:

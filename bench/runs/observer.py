@@ -176,12 +176,13 @@ class _Observer:
             self._progress.finish()
             self._shown = None
         elif phase == "ideal":
-            self._begin("the ceiling: training from memory", self._job.samples)
+            # How long its epochs take decides how many there are.
+            self._begin("the ceiling: training from memory", None)
         elif phase == "order":
             self._progress.finish()
             self._begin("reading the labels, once for a store", self._job.samples)
 
-    def _begin(self, label: str, samples: int) -> None:
+    def _begin(self, label: str, samples: int | None) -> None:
         self._shown = self._done
         self._progress.start(label, samples, "samples")
 

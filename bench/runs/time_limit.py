@@ -27,7 +27,7 @@ class Limited:
         """Pass a message on."""
         self._progress.note(text)
 
-    def start(self, label: str, total: int, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str) -> None:
         """Begin a task."""
         self._require_time()
         self._progress.start(label, total, unit)

@@ -44,7 +44,7 @@ class _RemoteProgress:
     def note(self, text: str) -> None:
         self._link.tell("note", (text,))
 
-    def start(self, label: str, total: int, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str) -> None:
         self._link.tell("start", (label, total, unit))
 
     def advance(self, count: int) -> None:

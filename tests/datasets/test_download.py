@@ -106,7 +106,7 @@ class Recorder(SilentProgress):
         self.notes.append(text)
         self.log.append(text)
 
-    def start(self, label: str, total: int, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str) -> None:
         self.tasks.append([label, total, unit, 0, "open"])
         self.log.append(label)
 

@@ -40,7 +40,7 @@ class Recorder(SilentProgress):
     def __init__(self) -> None:
         self.tasks: list[list[Any]] = []
 
-    def start(self, label: str, total: int, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str) -> None:
         self.tasks.append([label, total, unit, 0, "open"])
 
     def advance(self, count: int) -> None:

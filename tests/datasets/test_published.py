@@ -403,7 +403,7 @@ def test_threads_at_once(tmp_path: Path) -> None:
     folders, counted = [], []
 
     class Counting(SilentProgress):
-        def start(self, label: str, total: int, unit: str) -> None:
+        def start(self, label: str, total: int | None, unit: str) -> None:
             counted.append(label)
 
     def work() -> None:
