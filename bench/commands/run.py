@@ -98,6 +98,7 @@ def run(
         turns = _repeats(option or [], dataset_options, fields, attempt, predictions, repeats)
     else:
         turns = _folds(folds, option or [], dataset_options, fields, attempt, predictions, repeats)
+    turns[0].spec.require_use()
     where = places(data_dir)
     turns[0].spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     records.require_writable(results)

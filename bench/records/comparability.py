@@ -132,15 +132,8 @@ def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
         facts["device"] = record.device or record.spec.device
     work = (name for name in RunSpec.model_fields if name not in own and name not in _KNOWN_BETTER)
     facts |= {name: getattr(record.spec, name) for name in work}
-    facts |= {name: RunSpec.model_fields[name].default for name in _without_use(record.spec) if name in facts}
+    facts |= {name: RunSpec.model_fields[name].default for name in record.spec.without_use() if name in facts}
     return surroundings(record.environment, record.spec.memory_limit_bytes) | _named(facts)
-
-
-def _without_use(spec: RunSpec) -> tuple[str, ...]:
-    """Return the fields that change nothing, whatever was asked for."""
-    if spec.workers == 0:
-        return "worker_kind", "start_method", "prefetch"
-    return ("start_method",) if spec.worker_kind == "thread" else ()
 
 
 def _named(facts: Mapping[str, Any]) -> dict[str, str]:

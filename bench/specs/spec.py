@@ -236,6 +236,22 @@ class RunSpec(Protocol, StoreSpec):
             )
         return self
 
+    def without_use(self) -> tuple[str, ...]:
+        """Return the fields that change nothing in this run, whatever their values are."""
+        if self.workers == 0:
+            return "worker_kind", "start_method", "prefetch"
+        return ("start_method",) if self.worker_kind == "thread" else ()
+
+    def require_use(self) -> None:
+        """Raise SpecError where something was asked for that changes nothing in this run.
+
+        Of one run alone: among several, it may have a use in another.
+        """
+        for name in self.without_use():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                where = "without --workers" if self.workers == 0 else "where workers are threads"
+                raise SpecError(f"{flag(name)} {getattr(self, name)} does nothing {where}. Leave it out.")
+
     def evaluated_stores(self) -> dict[str, StoreSpec]:
         """Return the stores of the splits that are evaluated, whole whatever the limit, by the name of the field."""
         fields = {name: getattr(self, name) for name in StoreSpec.model_fields}

@@ -61,6 +61,13 @@ def test_a_memory_limit_holds_or_is_refused_in_one_line(bench) -> None:
         (("--shuffle", "block", "--buffer-blocks", "-1"), "--buffer-blocks '-1': input should be greater than or"),
         (("--shuffle", "blocks"), "blocks"),
         (("--prefetch", "0"), "--prefetch '0': input should be greater than or equal to 1."),
+        (("--prefetch", "4"), "--prefetch 4 does nothing without --workers."),
+        (("--worker-kind", "thread"), "--worker-kind thread does nothing without --workers."),
+        (("--start-method", "spawn"), "--start-method spawn does nothing without --workers."),
+        (
+            ("--workers", "2", "--worker-kind", "thread", "--start-method", "spawn"),
+            "--start-method spawn does nothing where workers are threads.",
+        ),
         (("--repeats", "0"), "greater than or equal to 1"),
         (("--timeout", "0"), "greater than or equal to 1"),
         (("--timeout", "inf"), "inf is no finite number"),
