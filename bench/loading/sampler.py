@@ -41,7 +41,8 @@ class IndexBatches(Sampler[torch.Tensor]):
         if self._shuffle:
             order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
         batches: tuple[torch.Tensor, ...] = torch.split(torch.from_numpy(order), self._batch_size)
-        yield from batches
+        # Of nothing, split makes one batch of nothing.
+        yield from batches[: len(self)]
 
     def __len__(self) -> int:
         return -(-self._count // self._batch_size)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-INLINE, THREADS, PROCESSES, DATALOADER = "no workers", "2 threads", "2 processes", "DataLoader"
+INLINE, THREADS, PROCESSES = "no workers", "2 threads", "2 processes"
+DATALOADER, AHEAD = "DataLoader", "DataLoader, reading ahead"
 WORKERS: dict[str, dict[str, Any]] = {
     INLINE: {},
     THREADS: {"workers": 2, "worker_kind": "thread"},
     PROCESSES: {"workers": 2, "worker_kind": "process"},
     DATALOADER: {},
+    AHEAD: {},
 }
 
 
@@ -56,6 +58,7 @@ _FAST: dict[tuple[str, str], float | None] = {
     (THREADS, "full"): 0.80,
     (PROCESSES, "full"): 0.30,
     (DATALOADER, "full"): 0.60,
+    (AHEAD, "full"): 0.60,
 }
 _COLD: dict[tuple[str, str], float | None] = {(INLINE, COLD): None}
 _BOTH_WORKERS: dict[tuple[str, str], float | None] = {(THREADS, "full"): None, (PROCESSES, "full"): None}

@@ -29,13 +29,14 @@ import bare
 import cold
 import numpy as np
 import torch
-from cases import CASES, COLD, DATA, DATALOADER, WORKERS, Case, Work
+from cases import AHEAD, CASES, COLD, DATA, DATALOADER, WORKERS, Case, Work
 from loader_tables import Row, summary, table, words_of
 from torch.utils.data import DataLoader
 
 from bench import console, loading
 from bench.contracts.reader import BatchReader
 from bench.loading import order
+from bench.loading.ahead import ReadAhead
 from bench.loading.sampler import IndexBatches
 from bench.measure import environment, heap, probes
 from bench.report import document, render
@@ -121,12 +122,18 @@ def measure(source: Source, case: Case, workers: str, shuffle: str) -> Row:
     spec = source.spec(case, shuffle=shuffle, **WORKERS[workers])
     store, reader = source.open(case, spec)
     plan = [torch.from_numpy(indices) for indices in order.batch_indices(spec, len(source.y), 0)]
-    loader = None if workers == DATALOADER else loading.make_loader(reader, spec)
+    loader = None if workers in {DATALOADER, AHEAD} else loading.make_loader(reader, spec)
+    batches_of = IndexBatches(len(source.y), spec.batch_size)
 
     def run(batches: int) -> Iterator[loading.Batch]:
         if loader is not None:
             return loader.epoch(0, batches)
-        whole = DataLoader(reader, batch_size=None, sampler=IndexBatches(len(source.y), spec.batch_size))
+        if workers == AHEAD:
+            whole = DataLoader(ReadAhead(reader, batches_of), batch_size=None)
+        else:
+            whole = DataLoader(reader, batch_size=None, sampler=batches_of)
+        # The same order each time, which the check knows.
+        batches_of.set_epoch(0)
         return itertools.islice(whole, batches)
 
     try:
