@@ -20,7 +20,12 @@ __all__ = ["PREFETCH_BATCHES", "Batch", "Loader", "WorkerError", "make_loader"]
 
 
 def make_loader(
-    reader: BatchReader, spec: RunSpec, device: torch.device | None = None, order: Order | None = None
+    reader: BatchReader,
+    spec: RunSpec,
+    device: torch.device | None = None,
+    order: Order | None = None,
+    *,
+    on_device: bool = True,
 ) -> Loader:
     """Return the loader that ``spec`` asks for; batches for a CUDA device lie in page-locked memory.
 
@@ -28,14 +33,14 @@ def make_loader(
 
     A reader that fills buffers is given buffers that are made once and used again. One that makes batches of its own
     (one sample at a time and stacked, or an outsider's) is asked for those, in processes through torch's DataLoader, as
-    is usual. One that delivers on a CUDA device has to be opened there before.
+    is usual. One that delivers on a CUDA device does so unless not ``on_device``, and has to be opened there before.
     """
     from bench.loading import makers, processes, threads
     from bench.loading.device import DeviceLoader
     from bench.loading.inline import InlineLoader
 
     order = Order(spec, len(reader)) if order is None else order
-    if device is not None and device.type == "cuda" and isinstance(reader, DeviceReader):
+    if on_device and device is not None and device.type == "cuda" and isinstance(reader, DeviceReader):
         return DeviceLoader(reader, order, device)
     pin = device is not None and device.type == "cuda"
     if isinstance(reader, Reader) and type(reader).__getitems__ is Reader.__getitems__:

@@ -45,17 +45,22 @@ class Opened:
     storage_read_bytes: int | None
 
 
-def open_store(spec: RunSpec, root: Path, order: Order, device: torch.device, stack: ExitStack) -> Opened:
-    """Open a store and start the loader, which ``stack`` closes."""
+def open_store(
+    spec: RunSpec, root: Path, order: Order, device: torch.device, stack: ExitStack, *, on_device: bool = True
+) -> Opened:
+    """Open a store and start the loader, which ``stack`` closes.
+
+    Not ``on_device``, a reader that could deliver on a CUDA device is read on the host, as any other is.
+    """
     registry.import_libraries(spec.backend)
     before = probes.snapshot_before()
     started = time.perf_counter()
     reader = spec.open_backend().open(root)
-    if device.type == "cuda" and isinstance(reader, DeviceReader):
+    if on_device and device.type == "cuda" and isinstance(reader, DeviceReader):
         reader.open_device(device)
     elif isinstance(reader, Reader) and not (spec.workers and spec.worker_kind == "process"):
         reader.make_ready()
-    loader = loading.make_loader(reader, spec, device, order)
+    loader = loading.make_loader(reader, spec, device, order, on_device=on_device)
     open_s = time.perf_counter() - started
     used = probes.used_between(before, probes.snapshot_after())
     stack.callback(loader.close)

@@ -25,7 +25,9 @@ class Evaluator:
     """Predicts the classes of samples of a store: of all, or of those with the numbers ``members``, ascending.
 
     They are read by the run's own backend, in the stored order and without workers. The store is opened anew each
-    time, so nothing of it stays open, or in memory, while an epoch is timed.
+    time, so nothing of it stays open, or in memory, while an epoch is timed. A backend that delivers on the device is
+    read on the host here: a second copy of its samples may not fit there beside the first, would have to be loaded
+    after each epoch, and would stay in torch's cache, and so in the peak of the epochs that follow.
     """
 
     spec: RunSpec
@@ -42,7 +44,7 @@ class Evaluator:
         plain = self.spec.model_copy(update={"workers": 0, "shuffle": "none", "balanced_sampler": False})
         order = Order(plain, self.samples, self.members)
         with ExitStack() as stack:
-            opened = open_store(plain, self.root, order, device, stack)
+            opened = open_store(plain, self.root, order, device, stack, on_device=False)
             loss, true, predicted = trainer.predict(opened.loader.epoch(0), on_batch)
         evaluate_s = time.perf_counter() - started
         if len(true) != len(order):
