@@ -245,9 +245,10 @@ class _Trial:
 
 
 def _begin_gpu(device: torch.device, link: Link) -> None:
+    # First, as making a device the current one creates its context.
+    link.ask("gpu-watch", gpu.cuda_identity(torch.cuda.get_device_properties(device)))
     # Events are recorded on the current device's stream.
     torch.cuda.set_device(device)
-    link.ask("gpu-watch", gpu.cuda_identity(torch.cuda.get_device_properties(device)))
     # The context, the allocator and cuDNN take their memory before anything is counted.
     torch.nn.Conv2d(3, 8, 3).to(device)(torch.zeros(1, 3, 8, 8, device=device))
     torch.cuda.synchronize(device)
