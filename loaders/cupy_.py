@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import time
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import torch
 
 _INSTALL = "pip install cupy-cuda13x, or cupy-cuda12x for CUDA 12"
+_CUPY = ("cupy", "cupyx")
+_KVIKIO = ("kvikio", "kvikio.cufile_driver", "kvikio.defaults")
 
 
 class CupyOptions(Options):
@@ -78,6 +81,12 @@ class CupyBackend(Backend[CupyOptions]):
         """See Backend.write."""
         require_empty(root)
         npy.write_arrays(samples, schema, root / "x.npy", root / "y.npy")
+
+    def import_libraries(self) -> None:
+        """See Backend.import_libraries."""
+        for module in _CUPY + _KVIKIO * (self.options.mode == "gds"):
+            with suppress(ImportError):
+                importlib.import_module(module)
 
     def open(self, root: Path) -> CupyReader:
         """See Backend.open."""

@@ -77,6 +77,12 @@ class Backend(ABC, Generic[OptionsT]):
         Raises BackendError when ``root`` is not empty, OSError when the disk refuses.
         """
 
+    def import_libraries(self) -> None:
+        """Import what reading takes beside what the registry names, so that opening a store takes no time for that.
+
+        What is missing is no error here: whatever needs it says so.
+        """
+
     @abstractmethod
     def open(self, root: Path) -> BatchReader:
         """Open a store; cheap and lazy. Raises BackendError when it is missing or damaged."""

@@ -53,9 +53,11 @@ def open_store(
     Not ``on_device``, a reader that could deliver on a CUDA device is read on the host, as any other is.
     """
     registry.import_libraries(spec.backend)
+    backend = spec.open_backend()
+    backend.import_libraries()
     before = probes.snapshot_before()
     started = time.perf_counter()
-    reader = spec.open_backend().open(root)
+    reader = backend.open(root)
     if on_device and device.type == "cuda" and isinstance(reader, DeviceReader):
         reader.open_device(device)
     elif isinstance(reader, Reader) and not (spec.workers and spec.worker_kind == "process"):

@@ -17,6 +17,7 @@ from bench.contracts.reader import Indices, Reader
 from bench.loading.batches import Slot
 from bench.loading.order import Order
 from bench.specs.spec import RunSpec
+from bench.training import delivery
 from bench.training.delivery import open_store
 from bench.training.validation import Evaluator
 
@@ -54,7 +55,8 @@ class OnDevice(Reader):
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Have every store be one of that reader, and slots lie in memory that is not page-locked."""
     found: list[Any] = []
-    monkeypatch.setattr(RunSpec, "open_backend", lambda _: SimpleNamespace(open=lambda _: OnDevice(found)))
+    backend = SimpleNamespace(import_libraries=lambda: found.append("import"), open=lambda _: OnDevice(found))
+    monkeypatch.setattr(RunSpec, "open_backend", lambda _: backend)
     allocated = Slot.allocated
     monkeypatch.setattr(Slot, "allocated", lambda *given, pin: allocated(*given, pin=False))
     return found
@@ -77,7 +79,21 @@ def test_training_is_delivered_on_the_device(asked: list[Any], tmp_path: Path) -
         opened = open_store(SPEC, tmp_path, order, CUDA, stack)
         delivered = np.concatenate([y.numpy() for _, y in opened.loader.epoch(0)])
     assert delivered.tolist() == Y[order.epoch(0)].tolist()
-    assert asked == [("open", CUDA), *[("batch", CUDA, indices.tolist()) for indices in order.batches(0)], "close"]
+    batches = [("batch", CUDA, indices.tolist()) for indices in order.batches(0)]
+    assert asked == ["import", ("open", CUDA), *batches, "close"]
+
+
+def test_importing_a_library_is_no_part_of_opening(
+    asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    backend = SPEC.open_backend()
+    backend.import_libraries = lambda: now_s.__setitem__(0, 5.0)
+    monkeypatch.setattr(OnDevice, "open_device", lambda *_: now_s.__setitem__(0, now_s[0] + 0.25))
+    with ExitStack() as stack:
+        opened = open_store(SPEC, tmp_path, Order(SPEC, len(Y)), CUDA, stack)
+    assert (opened.open_s, now_s) == (0.25, [5.25])
 
 
 def test_evaluation_leaves_the_device_to_the_training(asked: list[Any], tmp_path: Path) -> None:
@@ -86,5 +102,5 @@ def test_evaluation_leaves_the_device_to_the_training(asked: list[Any], tmp_path
     evaluator = Evaluator(SPEC, tmp_path, "held out", len(Y), np.arange(5, 105))
     found = evaluator.predictions(Known(), CUDA, 0, done.append)  # type: ignore[arg-type]
     assert found.true.tolist() == Y[5:105].tolist()
-    assert asked == ["read"] * 4
+    assert asked == ["import", *["read"] * 4]
     assert done == [100]

@@ -448,6 +448,23 @@ def test_without_cuda_or_cupy_a_run_is_unsupported_and_a_store_can_be_read(
     check_batch(Truth.make(), [5, 1], reader.__getitems__([5, 1]))
 
 
+@pytest.mark.parametrize(
+    ("mode", "also"), [("auto", []), ("gds", ["kvikio", "kvikio.cufile_driver", "kvikio.defaults"])]
+)
+def test_libraries_are_imported_before_a_store_is_opened_and_missing_ones_are_told_later(
+    mode: Any, also: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def imported(name: str) -> None:
+        asked.append(name)
+        raise ImportError(name)
+
+    monkeypatch.setattr(cupy_.importlib, "import_module", imported)
+    CupyBackend(CupyOptions(mode=mode)).import_libraries()
+    assert asked == ["cupy", "cupyx", *also]
+
+
 # What is asked of CuPy and KvikIO
 
 
