@@ -131,22 +131,26 @@ class CupyReader(MappedReader):
         # What is on a device belongs to one process.
         return {**self.__dict__, "_open": None}
 
-    def open_device(self, device: torch.device) -> None:
+    def open_device(self, device: torch.device, batch_size: int = 0) -> None:
         """See DeviceReader.
 
         Raises:
             BackendError: The store is damaged, a library is missing, or the mode is not possible here.
         """
-        if self._open is not None and self._open.torch_device == device:
-            return
-        self.close_device()
+        if self._open is None or self._open.torch_device != device:
+            self.close_device()
+            self._open = self._opened_on(device)
+        if batch_size:
+            self._ring(self._open, batch_size)
+
+    def _opened_on(self, device: torch.device) -> _OnDevice:
         if device.type != "cuda":
             raise BackendError(f"cupy makes batches on a CUDA device, not on {device}. Use --device cuda.")
         try:
             cuda = CudaDevice(device)
         except ImportError as error:
             raise BackendError(f"CuPy, which cupy needs, cannot be imported ({error}): {_INSTALL}.") from error
-        self._open = open_on(cuda, device, self._root, self._mode)
+        return open_on(cuda, device, self._root, self._mode)
 
     def device_batches(
         self, order_batches: Iterator[Indices], device: torch.device
@@ -163,7 +167,7 @@ class CupyReader(MappedReader):
         yield from deliver(opened.device, opened.source, ring, opened.stream, chain([first], order))
 
     def _ring(self, opened: _OnDevice, capacity: int) -> Ring:
-        """Return the ring of the epochs before, unless their batches were smaller."""
+        """Return the ring that there is, unless it is for smaller batches."""
         if opened.ring is None or opened.ring.capacity < capacity:
             opened.ring = None
             with opened.device.on(opened.device.current_stream()):

@@ -101,6 +101,9 @@ class Device(Protocol):
     def registered(self, mapping: NDArray[np.uint8]) -> Any:
         """Return mapped memory of the host as an array that the device reads in place. Raises BackendError."""
 
+    def build(self, rows: Any) -> None:
+        """Have all ready that ``gather`` needs for these rows. Raises BackendError."""
+
     def gather(self, rows: Any, labels: Any, indices: Any, out: Any, labels_out: Any) -> None:
         """Enqueue one kernel that copies rows of bytes, read where they are, and their labels."""
 
@@ -206,6 +209,23 @@ class CudaDevice:
             memory = cuda.UnownedMemory(pointer, size, owner, self.index)
             return self.xp.ndarray((size,), np.uint8, cuda.MemoryPointer(memory, 0))
 
+    def build(self, rows: Any) -> None:
+        """See Device."""
+        try:
+            self._kernel(word_bytes(rows.shape[1], rows.data.ptr)).compile()
+        except Exception as error:  # the compiler's, or that of whatever did not find it
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise BackendError(
+                f"CuPy cannot compile its kernel for cuda:{self.index}: {reason}. "
+                "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for CUDA 12, brings what that takes."
+            ) from error
+
+    def _kernel(self, word: int) -> Any:
+        kernel = self._kernels.get(word)
+        if kernel is None:
+            kernel = self._kernels[word] = self.xp.RawKernel(gather_source(word), "gather_rows")
+        return kernel
+
     def gather(self, rows: Any, labels: Any, indices: Any, out: Any, labels_out: Any) -> None:
         """See Device. ``rows`` ``(count, row_bytes)`` and ``out`` ``(n, row_bytes)`` are C-contiguous bytes."""
         count = len(indices)
@@ -213,9 +233,7 @@ class CudaDevice:
             return
         row_bytes = rows.shape[1]
         size = word_bytes(row_bytes, rows.data.ptr)
-        kernel = self._kernels.get(size)
-        if kernel is None:
-            kernel = self._kernels[size] = self.xp.RawKernel(gather_source(size), "gather_rows")
+        kernel = self._kernel(size)
         words = count * row_bytes // size
         blocks = min(-(-max(words, count) // _THREADS), _MOST_BLOCKS)
         sizes = np.int64(row_bytes // size), np.int64(words), np.int64(count)

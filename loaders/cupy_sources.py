@@ -86,6 +86,7 @@ class Resident(_Gathered):
         super().__init__(device, files.y)
         self._rows = device.empty((files.layout.shape[0], files.row_bytes), np.uint8)
         _load(device, files, self._rows.reshape(-1))
+        device.build(self._rows)
         self.facts = {
             "resident_bytes": self._rows.nbytes + files.y.nbytes,
             "gathered": "on the device, from its memory",
@@ -107,6 +108,7 @@ class Mapped(_Gathered):
         offset, size = files.layout.offset, files.layout.size
         self._rows = device.registered(mapping)[offset : offset + size].reshape(-1, files.row_bytes)
         super().__init__(device, files.y)
+        device.build(self._rows)
         self.facts = {
             "resident_bytes": files.y.nbytes,
             "registered_bytes": mapping.nbytes,

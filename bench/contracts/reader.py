@@ -50,10 +50,11 @@ class DeviceReader(Protocol):
     Used in the training process alone, from one thread, and never across a fork.
     """
 
-    def open_device(self, device: torch.device) -> None:
+    def open_device(self, device: torch.device, batch_size: int = 0) -> None:
         """Put on the device, or make reachable for it, what batches need; returns when that is done.
 
-        Belongs to opening the store. Raises BackendError where it is not possible.
+        Belongs to opening the store, and so do buffers for batches of ``batch_size`` samples and all else that the
+        first batch would wait for. Raises BackendError where it is not possible.
         """
 
     def device_batches(

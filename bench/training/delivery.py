@@ -59,7 +59,7 @@ def open_store(
     started = time.perf_counter()
     reader = backend.open(root)
     if on_device and device.type == "cuda" and isinstance(reader, DeviceReader):
-        reader.open_device(device)
+        reader.open_device(device, min(spec.batch_size, len(order)))
     elif isinstance(reader, Reader) and not (spec.workers and spec.worker_kind == "process"):
         reader.make_ready()
     loader = loading.make_loader(reader, spec, device, order, on_device=on_device)

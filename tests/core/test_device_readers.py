@@ -37,8 +37,8 @@ class OnDevice(Reader):
         self.asked.append("read")
         x.numpy()[:], y.numpy()[:] = X[indices], Y[indices]
 
-    def open_device(self, device: torch.device) -> None:
-        self.asked.append(("open", device))
+    def open_device(self, device: torch.device, batch_size: int = 0) -> None:
+        self.asked.append(("open", device, batch_size))
 
     def device_batches(
         self, order_batches: Iterator[Indices], device: torch.device
@@ -80,7 +80,13 @@ def test_training_is_delivered_on_the_device(asked: list[Any], tmp_path: Path) -
         delivered = np.concatenate([y.numpy() for _, y in opened.loader.epoch(0)])
     assert delivered.tolist() == Y[order.epoch(0)].tolist()
     batches = [("batch", CUDA, indices.tolist()) for indices in order.batches(0)]
-    assert asked == ["import", ("open", CUDA), *batches, "close"]
+    assert asked == ["import", ("open", CUDA, 32), *batches, "close"]
+
+
+def test_buffers_are_no_larger_than_an_epoch(asked: list[Any], tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        open_store(SPEC, tmp_path, Order(SPEC, len(Y), np.arange(20)), CUDA, stack)
+    assert asked == ["import", ("open", CUDA, 20), "close"]
 
 
 def test_importing_a_library_is_no_part_of_opening(

@@ -87,7 +87,7 @@ class SimDevice:
         self.random = random.Random(seed)
         self.streams: list[SimStream] = []
         self.consumer, self.on_now = self.new_stream(consumer_weight), self.new_stream()
-        self.free, self.refuses_to_register = free_bytes, False
+        self.free, self.refuses_to_register, self.built = free_bytes, False, 0
         self.xp = SimpleNamespace(take=self.take)
 
     def step(self) -> None:
@@ -135,6 +135,9 @@ class SimDevice:
         assert out.base is not None
         assert out.dtype == rows.dtype
         self.on_now.put(lambda: np.copyto(out, rows[indices]))
+
+    def build(self, rows: np.ndarray) -> None:
+        self.built += 1
 
     def gather(self, rows: np.ndarray, labels: np.ndarray, indices: np.ndarray, out: np.ndarray, y: np.ndarray) -> None:
         def work() -> None:
@@ -186,14 +189,16 @@ def store(tmp_path: Path) -> Path:
     return written(tmp_path / "store", Truth.make())
 
 
-def opened(root: Path, mode: str, device: SimDevice, monkeypatch: pytest.MonkeyPatch, short: int = 0) -> Any:
+def opened(
+    root: Path, mode: str, device: SimDevice, monkeypatch: pytest.MonkeyPatch, short: int = 0, batch_size: int = 0
+) -> Any:
     def by_kvikio(path: Path, row_bytes: int) -> cupy_sources.FileReads:
         return cupy_sources.FileReads(SimFile(path, device, short).pread, {"path": "simulated"})
 
     monkeypatch.setattr(cupy_, "CudaDevice", lambda _: device)
     monkeypatch.setattr(cupy_, "open_by_kvikio", by_kvikio)
     reader = CupyBackend(CupyOptions(mode=mode)).open(root)
-    reader.open_device(CUDA)
+    reader.open_device(CUDA, batch_size)
     return reader
 
 
@@ -334,6 +339,21 @@ def test_batches_are_views_of_a_few_buffers_and_larger_ones_get_larger_ones(
     assert reader.facts()["ring_bytes"] == 3 * 4 * (3 * 8 * 8 + 8)
     consumed(reader, device, epoch(0, batch=9))
     assert reader.facts()["ring_bytes"] == 3 * 9 * (3 * 8 * 8 + 8)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_the_first_batch_needs_is_made_when_a_store_is_opened(
+    mode: str, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = SimDevice(0)
+    reader = opened(store, mode, device, monkeypatch, batch_size=4)
+    assert device.built == (mode in {"resident", "mapped"})
+    assert reader.facts()["ring_bytes"] > 0
+    ring = reader._open.ring
+    order = epoch(0)
+    for indices, batch in zip(order, consumed(reader, device, order), strict=True):
+        check_batch(Truth.make(), indices, batch)
+    assert reader._open.ring is ring
 
 
 def test_indices_and_sizes_are_checked_before_a_kernel_sees_them(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,6 +540,9 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
         def __init__(self, code: str, name: str) -> None:
             log.append(("RawKernel", name, code))
 
+        def compile(self) -> None:
+            log.append(("compile",))
+
         def __call__(self, *given: Any) -> None:
             log.append(("launch", *given))
 
@@ -545,6 +568,7 @@ def test_the_double_of_cupy_has_only_names_that_cupy_has(cupy: Any, monkeypatch:
     assert hasattr(real.cuda.runtime.PointerAttributes, "devicePointer")
     assert real.cuda.runtime.cudaDevAttrHostRegisterReadOnlySupported == 113
     assert {"take", "empty", "ndarray", "RawKernel"} <= set(dir(real))
+    assert hasattr(real.RawKernel, "compile")
     assert hasattr(importlib.import_module("cupyx"), "empty_pinned")
 
 
@@ -601,6 +625,8 @@ def test_a_mapping_that_cuda_refuses_is_one_line(cupy: Any) -> None:
 def test_the_kernel_is_built_once_and_told_sizes_in_words(cupy: Any) -> None:
     rows = SimpleNamespace(shape=(50, 3072), data=SimpleNamespace(ptr=0x7000_0080))
     device = CudaDevice(CUDA)
+    device.build(rows)
+    assert [call[0] for call in cupy.log[-2:]] == ["RawKernel", "compile"]
     for count in (64, 0, 1):
         device.gather(rows, "labels", range(count), "out", "labels out")
     built = [call for call in cupy.log if call[0] == "RawKernel"]
@@ -610,6 +636,18 @@ def test_the_kernel_is_built_once_and_told_sizes_in_words(cupy: Any) -> None:
     assert launches[0] == ("launch", (48,), (256,), given)
     assert [call[1] for call in launches] == [(48,), (1,)]
     assert all(isinstance(value, np.int64) for value in launches[0][3][5:])
+
+
+def test_a_kernel_that_cannot_be_compiled_is_one_line(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> None:
+        raise RuntimeError("CuPy failed to load libnvrtc.so.13: not found\n\nmore of that")
+
+    monkeypatch.setattr(cupy.module.RawKernel, "compile", refuse)
+    rows = SimpleNamespace(shape=(50, 3072), data=SimpleNamespace(ptr=0x7000_0080))
+    with pytest.raises(
+        BackendError, match=r"^CuPy cannot compile .* libnvrtc\.so\.13: not found\. pip install .*\[ctk\]"
+    ):
+        CudaDevice(CUDA).build(rows)
 
 
 SERIAL = """
