@@ -19,6 +19,20 @@ class DeviceError(BenchError):
     """A device that this machine does not have."""
 
 
+class DeviceMemoryError(BenchError):
+    """A device without room for what a training takes."""
+
+    @classmethod
+    def of(cls, device: str, error: BaseException) -> DeviceMemoryError:
+        """Say in one line what torch says in many."""
+        # What follows is about the settings of torch's allocator.
+        told = str(error).splitlines()[0].partition(" is free.")
+        return cls(
+            f"--device {device}: {told[0].rstrip('.')}{' is free' if told[1] else ''}. "
+            "Use a smaller --batch-size, a smaller network or --amp."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class EpochResult:
     """What an epoch took and what it taught; losses and accuracy are None without a model."""

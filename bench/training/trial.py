@@ -34,7 +34,7 @@ from bench.training.epochs import epoch_info, processes
 from bench.training.job import Job
 from bench.training.lessons import lessons_of
 from bench.training.network import make_network
-from bench.training.trainer import Recipe, Trainer, resolve_device
+from bench.training.trainer import DeviceMemoryError, Recipe, Trainer, resolve_device
 from bench.training.validation import Best
 
 
@@ -46,6 +46,8 @@ def run_trial(link: Link, job: Job, samples_done: Any) -> None:
             link.tell("phase", phase)
     except loading.WorkerError as error:
         link.tell("failed", error.failure)
+    except torch.cuda.OutOfMemoryError as error:
+        link.tell("failed", failure_of(DeviceMemoryError.of(job.spec.device, error), BenchError))
     except Exception as error:  # the cell boundary: whatever it is becomes a record
         link.tell("failed", failure_of(error, BenchError))
 
