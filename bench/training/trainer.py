@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -230,12 +231,28 @@ def normalised(x: Tensor, scale: tuple[float, float] | None) -> Tensor:
     return x.float().sub(mean).div_(std or 1.0)
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for. Raises DeviceError."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+def resolve_device(name: str, note: Callable[[str], None] = lambda text: None) -> torch.device:  # noqa: ARG005
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` stands for. Raises DeviceError.
+
+    ``note`` is told why ``auto`` is none with CUDA where there is one that cannot be used.
+    """
+    if name == "cpu":
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise DeviceError(f"--device {name}: no CUDA device is available here. Use --device cpu or auto.")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    # Torch tells a reason, at the first call, where there is a driver that does not do.
+    reasons = [str(warning.message).removeprefix("CUDA initialization: ") for warning in told]
+    reason = reasons[0].partition(" (Triggered internally")[0].partition(". ")[0].rstrip(".") if reasons else ""
+    if not available and name == "auto":
+        if reason:
+            note(f"Training on the CPU, as torch cannot use CUDA here: {reason}.")
+        return torch.device("cpu")
+    if not available:
+        reason = reason or ("" if torch.version.cuda else "this torch was built without CUDA")
+        raise DeviceError(
+            f"--device {name}: no CUDA device is available here{': ' * bool(reason)}{reason}. Use --device cpu or auto."
+        )
     device = torch.device("cuda" if name == "auto" else name)
     number = device.index or 0
     count = torch.cuda.device_count()

@@ -56,7 +56,7 @@ def _phases(job: Job, link: Link, samples_done: Any) -> Iterator[Phase]:
     """Do the work, yielding the name of each phase as it begins."""
     yield "start"
     freed_memory_kept = heap.keep_freed_memory()
-    device = resolve_device(job.spec.device)
+    device = resolve_device(job.spec.device, lambda text: link.tell("note", text))
     if device.type == "cuda":
         _begin_gpu(device, link)
     trial = _Trial(job, link, device, samples_done)

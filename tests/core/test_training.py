@@ -1,6 +1,7 @@
 """The timed epoch, its clock, and equal losses from every backend."""
 
 import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -168,8 +169,42 @@ def test_cnn_has_the_documented_size() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_cuda_without_cuda_is_an_error_with_a_way_out() -> None:
     assert resolve_device("auto") == CPU
-    with pytest.raises(DeviceError, match=r"--device cuda:0: no CUDA device is available here\. Use --device cpu"):
+    with pytest.raises(
+        DeviceError, match=r"--device cuda:0: no CUDA device is available here(: .*)?\. Use --device cpu"
+    ):
         resolve_device("cuda:0")
+
+
+OLD_DRIVER = (
+    "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
+    "driver by downloading and installing a new version (Triggered internally at CUDAFunctions.cpp:119.)"
+)
+
+
+def test_a_driver_that_does_not_do_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def available() -> bool:
+        warnings.warn(OLD_DRIVER, stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", available)
+    reason = "The NVIDIA driver on your system is too old (found version 11040)"
+    with pytest.raises(DeviceError) as caught:
+        resolve_device("cuda")
+    expected = f"--device cuda: no CUDA device is available here: {reason}. Use --device cpu or auto."
+    assert str(caught.value) == expected
+    notes: list[str] = []
+    assert resolve_device("auto", notes.append) == CPU
+    assert notes == [f"Training on the CPU, as torch cannot use CUDA here: {reason}."]
+
+
+def test_a_torch_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(DeviceError, match=r"is available here: this torch was built without CUDA\. Use"):
+        resolve_device("cuda")
+    notes: list[str] = []
+    assert resolve_device("auto", notes.append) == CPU
+    assert notes == []
 
 
 WAYS = [
