@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.contracts.errors import BenchError
 from bench.contracts.reader import Indices, Reader
 from bench.loading.batches import Slot
+
+
+class PageLockError(BenchError):
+    """Memory that CUDA refuses to page-lock."""
 
 
 class SharedRing:
@@ -31,7 +36,18 @@ class SharedRing:
         self._bytes[:] = 0
         self._pinned = pin
         if pin:
-            _check(_cudart().cudaHostRegister(self._address, self._size, 0))
+            self._page_lock()
+
+    def _page_lock(self) -> None:
+        status = int(_cudart().cudaHostRegister(self._address, self._size, 0))
+        if status:
+            # What is not locked needs no unlocking.
+            self._pinned = False
+            self.close()
+            raise PageLockError(
+                f"CUDA refuses to page-lock {self._size:,} bytes that worker processes share (cudaHostRegister: error "
+                f"{status}). Use --worker-kind thread or --workers 0, whose memory CUDA allocates itself."
+            )
 
     def _lay_out(self) -> None:
         slots, samples, _, count, shape, dtype = self._form
@@ -93,8 +109,3 @@ def _whole_pages(size: int) -> int:
 
 def _cudart() -> Any:
     return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch annotates no result
-
-
-def _check(status: Any) -> None:
-    if int(status) != 0:
-        raise RuntimeError(f"page-locked memory for batches: CUDA error {int(status)}")

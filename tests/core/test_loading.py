@@ -19,7 +19,7 @@ from bench.contracts.reader import NaiveReader, Reader
 from bench.loading import makers, order
 from bench.loading.processes import WorkerDiedError
 from bench.loading.sampler import IndexBatches
-from bench.loading.shared import SharedRing
+from bench.loading.shared import PageLockError, SharedRing
 from bench.specs.spec import RunSpec
 
 X, Y = toy_plugins.toy_arrays()
@@ -377,6 +377,16 @@ def test_closing_the_ring_raises_nothing_after_an_error_of_the_device(monkeypatc
     ring = SharedRing(ArrayReader(), 2, 32, 32, pin=True)
     ring.close()
     ring.close()
+
+
+def test_memory_that_cuda_refuses_to_lock_is_one_line_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(cudaHostRegister=lambda *_: 801, cudaHostUnregister=lambda *_: pytest.fail("not locked"))
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: device)
+    descriptors = Path("/proc/self/fd")
+    opened = len(list(descriptors.iterdir()))
+    with pytest.raises(PageLockError, match=r"bytes .* \(cudaHostRegister: error 801\)\. Use --worker-kind thread"):
+        SharedRing(ArrayReader(), 2, 32, 32, pin=True)
+    assert len(list(descriptors.iterdir())) == opened
 
 
 class ExitingReader(ArrayReader):
