@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 RUN = ("run", "--dataset", "toys", "--source", "synthetic", "--data-dir", "data", "--batch-size", "32", "--json")
+CUPY_RUNS = [("cupy", "--option", "mode=resident"), ("cupy", "--option", "mode=staged")]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,23 @@ def test_amp_and_deterministic_run_on_the_gpu(bench) -> None:
         assert result.returncode == 0, result.stderr
         losses.append([epoch.batch_loss for epoch in RunRecord.model_validate_json(result.stdout).epochs])
     assert losses[0] == losses[1]
+
+
+def test_training_and_evaluation_are_the_same_however_batches_come_to_the_gpu(bench) -> None:
+    pytest.importorskip("cupy")
+    found = []
+    for backend in (("memmap", "--workers", "2", "--worker-kind", "thread"), *CUPY_RUNS):
+        result = bench(*RUN, "--device", "cuda", "--deterministic", "--val", "0.2", "--backend", *backend)
+        assert result.returncode == 0, result.stderr
+        record = RunRecord.model_validate_json(result.stdout)
+        for epoch in record.epochs:
+            assert epoch.wait_s + epoch.copy_s + epoch.compute_s == pytest.approx(epoch.epoch_s, rel=0.01)
+        if "cupy" in backend:
+            assert record.reader["ring_bytes"] > 0
+        scores = [(info.loss, info.accuracy) for info in record.validation]
+        found.append(([epoch.batch_loss for epoch in record.epochs], scores))
+    assert len(found[0][1]) == 3
+    assert found[1:] == found[:1] * len(CUPY_RUNS)
 
 
 # The backend cupy
