@@ -58,9 +58,14 @@ class Crew(Generic[T]):
         self._tasks: queue.SimpleQueue[Task[T] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
+    @property
+    def started(self) -> bool:
+        """Whether there are threads."""
+        return bool(self._threads)
+
     def start(self, count: int) -> None:
-        """Start threads until there are ``count``."""
-        for number in range(len(self._threads), count):
+        """Start ``count`` threads."""
+        for number in range(count):
             thread = threading.Thread(target=self._work, name=f"loader-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)

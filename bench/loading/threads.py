@@ -31,7 +31,9 @@ class ThreadLoader:
         self._crew: Crew[None] = Crew()
 
     def start(self) -> None:
-        """Open what is needed, and start all threads."""
+        """Open what is needed, and start all threads, unless that has been done: each epoch asks for it."""
+        if self._crew.started:
+            return
         self._reader.make_ready()
         self._crew.start(self._spec.workers)
 

@@ -271,6 +271,30 @@ def test_readers_are_told_the_order_of_each_epoch(kind: dict) -> None:
         loader.close()
 
 
+class OpeningReader(ArrayReader):
+    """Counts how often it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = 0
+
+    def make_ready(self) -> None:
+        self.opened += 1
+
+
+@pytest.mark.parametrize("kind", KINDS[:3], ids=str)
+def test_no_epoch_pays_for_opening(kind: dict) -> None:
+    reader = OpeningReader()
+    loader = loading.make_loader(reader, spec(**kind))
+    try:
+        loader.start()
+        for epoch in range(3):
+            assert sum(len(y) for _, y in loader.epoch(epoch)) == 300
+    finally:
+        loader.close()
+    assert reader.opened == 1
+
+
 class StumblingReader(ArrayReader):
     def begin(self, order) -> None:
         raise BackendError("the store is gone.")
