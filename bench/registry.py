@@ -31,6 +31,10 @@ class MissingLibraryError(BenchError):
     """A plug-in whose library is not installed."""
 
 
+class PluginError(BenchError):
+    """A plug-in that cannot be loaded, or that is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """Where a plug-in lives and what it needs; ``needs`` maps a module to its pip name."""
@@ -252,8 +256,8 @@ def models() -> dict[str, ModelEntry]:
 
 
 def backend_class(name: str) -> type[Backend[Any]]:
-    """Return a backend's class. Raises UnknownNameError or MissingLibraryError."""
-    found: type[Backend[Any]] = _load("backend", name, backends())
+    """Return a backend's class. Raises UnknownNameError, MissingLibraryError or PluginError."""
+    found: type[Backend[Any]] = _plugin("backend", name, backends(), Backend)
     return found
 
 
@@ -264,8 +268,8 @@ def import_libraries(backend: str) -> None:
 
 
 def dataset_class(name: str) -> type[DataSource]:
-    """Return a data set's class. Raises UnknownNameError or MissingLibraryError."""
-    found: type[DataSource] = _load("data set", name, datasets())
+    """Return a data set's class. Raises UnknownNameError, MissingLibraryError or PluginError."""
+    found: type[DataSource] = _plugin("data set", name, datasets(), DataSource)
     return found
 
 
@@ -300,6 +304,21 @@ def _load(kind: str, name: str, entries: Mapping[str, Entry]) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise MissingLibraryError(f"The {kind} {name} cannot be loaded from {entry.target}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the code of others does when it is imported
+        why = f"{type(error).__name__}: {error}"
+        raise PluginError(f"The {kind} {name} cannot be loaded from {entry.target}: {why}") from error
+
+
+def _plugin(kind: str, name: str, entries: Mapping[str, Entry], base: type) -> Any:
+    """Return a class that keeps to its contract as far as that is seen without using it."""
+    found, target = _load(kind, name, entries), entries[name].target
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise PluginError(f"The {kind} {name}, {target}, is no class derived from {base.__module__}.{base.__name__}.")
+    unset = (part for part in ("name", "options_type") if not hasattr(found, part))
+    lacks = {*getattr(found, "__abstractmethods__", ()), *unset}
+    if lacks:
+        raise PluginError(f"The {kind} {name}, {target}, is incomplete: it lacks {', '.join(sorted(lacks))}.")
+    return found
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,10 @@
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
-from bench import registry
+from bench import listing, registry
 from bench.contracts.errors import BenchError
 from bench.specs.spec import RunSpec, SpecError, StoreSpec, make_spec
 
@@ -140,6 +144,34 @@ def test_outsiders_cannot_shadow_a_built_in(monkeypatch: pytest.MonkeyPatch) -> 
         assert registry.backends()["new"].target == "new:Backend"
     finally:
         registry._entries.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise RuntimeError('library 3')", "cannot be loaded from broken:Plugin: RuntimeError: library 3"),
+        ("def f(:", "cannot be loaded from broken:Plugin: SyntaxError: "),
+        ("raise SystemExit('no licence')", "cannot be loaded from broken:Plugin: SystemExit: no licence"),
+        ("def Plugin(): pass", "is no class derived from bench.contracts.backend.Backend."),
+        ("class Plugin: pass", "is no class derived from bench.contracts.backend.Backend."),
+        (
+            "from bench.contracts.backend import Backend\n\nclass Plugin(Backend): pass",
+            "is incomplete: it lacks name, open, options_type, write.",
+        ),
+    ],
+)
+def test_a_plugin_that_is_broken_is_named_and_spoils_no_list(
+    code: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    monkeypatch.setitem(registry.backends(), "mine", registry.Entry("broken:Plugin", "", {}))
+    with pytest.raises(registry.PluginError, match="The backend mine.*" + re.escape(told)):
+        spec(backend="mine")
+    rows = {row[0]: row[3] for row in listing.backends().rows}
+    assert rows["zarr"] == "yes"
+    assert told in rows["mine"]
 
 
 def test_store_spec_knows_nothing_of_runs() -> None:
