@@ -50,11 +50,12 @@ def dataset_options(name: str) -> Table:
 
 def _options(name: str, options: type[Options], *, as_flags: bool) -> Table:
     rows = []
-    schema = options.model_json_schema().get("properties", {})
+    whole = options.model_json_schema()
+    schema, named = whole.get("properties", {}), whole.get("$defs", {})
     for key, field in options.model_fields.items():
         default = "none" if field.default is None else str(field.default)
         shown = f"--{key.replace('_', '-')}" if as_flags else key
-        rows.append([shown, _values(schema[key]), default, field.description or ""])
+        rows.append([shown, _values(schema[key], named), default, field.description or ""])
     notes = [] if rows else [f"{name} has no options."]
     return Table(f"Options of {name}", ["option", "values", "default", "meaning"], rows, notes, text_columns=4)
 
@@ -157,14 +158,17 @@ def _found(cls: type[DataSource], search: Iterable[Path]) -> str:
     return "not here: downloaded when needed, else synthetic" if cls.downloads else "not here, nor to be downloaded"
 
 
-def _values(schema: Mapping[str, Any]) -> str:
+def _values(schema: Mapping[str, Any], named: Mapping[str, Any]) -> str:
+    """Return in words what an option may be; ``named`` are the parts of its schema that have a name, as enums have."""
+    if "$ref" in schema:
+        return _values(named[schema["$ref"].rpartition("/")[2]], named)
     if "enum" in schema:
         return "|".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     if "anyOf" in schema:
-        return " or ".join(_values(choice) for choice in schema["anyOf"])
-    kind = {"null": "none", "integer": "whole number"}.get(schema["type"], schema["type"])
+        return " or ".join(_values(choice, named) for choice in schema["anyOf"])
+    kind = str(schema.get("type", "anything"))
     low, high = schema.get("minimum"), schema.get("maximum")
     bounds = f" {'' if low is None else low}…{'' if high is None else high}" if (low, high) != (None, None) else ""
-    return f"{kind}{bounds}"
+    return {"null": "none", "integer": "whole number"}.get(kind, kind) + bounds

@@ -1,11 +1,15 @@
+import enum
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import Field
 
 from bench import listing, registry
 from bench.contracts.errors import BenchError
+from bench.contracts.options import Options
 from bench.specs.spec import RunSpec, SpecError, StoreSpec, make_spec
 
 
@@ -172,6 +176,23 @@ def test_a_plugin_that_is_broken_is_named_and_spoils_no_list(
     rows = {row[0]: row[3] for row in listing.backends().rows}
     assert rows["zarr"] == "yes"
     assert told in rows["mine"]
+
+
+class Codec(enum.Enum):
+    LZ = "lz"
+    ZSTD = "zstd"
+
+
+class OtherOptions(Options):
+    codec: Codec | None = Field(None, description="an enumeration")
+    window: tuple[int, int] = Field((4, 4), description="two numbers")
+    extra: Any = Field(None, description="of no type")
+
+
+def test_options_of_any_type_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toy_plugins.ToyBackend.options_type", OtherOptions)
+    values = [row[1] for row in listing.backend_options("toy").rows]
+    assert values == ["lz|zstd or none", "array", "anything"]
 
 
 def test_store_spec_knows_nothing_of_runs() -> None:
