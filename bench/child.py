@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -207,9 +208,23 @@ def not_taken_apart() -> Callable[[], None]:
 
 
 def failure_of(error: Exception, ours: type[Exception]) -> Failure:
-    """Describe an exception that is being handled; one that is an instance of ``ours`` travels along."""
+    """Describe an exception that is being handled; one that is an instance of ``ours`` travels along.
+
+    One that cannot, like those of a class whose ``__init__`` takes more than the text, travels as the nearest of its
+    base classes that can.
+    """
     own = error if isinstance(error, ours) else None
+    if own is not None and not _travels(own):
+        bases = (base for base in type(own).__mro__ if issubclass(base, ours) and base.__init__ is ours.__init__)
+        own = next(bases)(str(own))
     return Failure(type(error).__name__, str(error), traceback.format_exc(), own)
+
+
+def _travels(error: Exception) -> bool:
+    try:
+        return str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  # made here
+    except Exception:  # whatever the code of others does when it is made again
+        return False
 
 
 def die_with(parent: int) -> None:

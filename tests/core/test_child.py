@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ import psutil
 import pytest
 
 from bench import child
-from bench.child import Child, ChildDiedError, sigint_held, start_held
+from bench.child import Child, ChildDiedError, failure_of, sigint_held, start_held
+from bench.contracts.backend import BackendError
+from bench.contracts.errors import BenchError
 from bench.contracts.source import SilentProgress, SourceError
 from bench.specs.spec import StoreSpec, make_spec
 from bench.stores import isolated
@@ -169,6 +172,42 @@ def wait_until_zombie(pid: int) -> None:
 def answer_and_listen(child: Child, messages) -> None:
     child.answer(1)
     list(messages)
+
+
+class ChunkError(BackendError):
+    """As others write their errors: more than the text goes in."""
+
+    def __init__(self, chunk: int, why: str) -> None:
+        super().__init__(f"chunk {chunk}: {why}")
+
+
+class LockedError(ChunkError):
+    def __init__(self) -> None:
+        super().__init__(7, "it is locked")
+        self.lock = threading.Lock()
+
+
+def fail(link, how: int) -> None:
+    try:
+        raise (ChunkError(7, "it is short"), LockedError(), StoreError("it is gone"))[how]
+    except Exception as error:
+        link.tell("failed", failure_of(error, BenchError))
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "name", "text"),
+    [
+        (0, BackendError, "ChunkError", "chunk 7: it is short"),
+        (1, BackendError, "LockedError", "chunk 7: it is locked"),
+        (2, StoreError, "StoreError", "it is gone"),
+    ],
+)
+def test_errors_of_any_class_arrive(how: int, kind: type, name: str, text: str) -> None:
+    with Child(fail, how) as process:
+        ((_, failure),) = [message for message in process.messages() if message is not None]
+    assert (failure.type, failure.message) == (name, text)
+    assert type(failure.error) is kind
+    assert str(failure.error) == text
 
 
 def test_leaving_the_block_ends_the_child_at_once() -> None:
