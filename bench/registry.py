@@ -262,9 +262,13 @@ def backend_class(name: str) -> type[Backend[Any]]:
 
 
 def import_libraries(backend: str) -> None:
-    """Import what a backend needs, so that what it does is not taken for the time that imports take."""
+    """Import what a backend needs, so that what it does is not taken for the time that imports take.
+
+    Of an outsider's nothing is known but its class, whose module imports the rest.
+    """
     for module in backends()[backend].needs:
         importlib.import_module(module)
+    backend_class(backend)
 
 
 def dataset_class(name: str) -> type[DataSource]:

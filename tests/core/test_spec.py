@@ -178,6 +178,16 @@ def test_a_plugin_that_is_broken_is_named_and_spoils_no_list(
     assert told in rows["mine"]
 
 
+def test_an_outsiders_module_is_imported_before_the_clock_of_opening_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outsider.py").write_text("from toy_plugins import ToyBackend")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.backends(), "mine", registry.Entry("outsider:ToyBackend", "", {}))
+    registry.import_libraries("mine")
+    assert sys.modules.pop("outsider", None) is not None
+
+
 class Codec(enum.Enum):
     LZ = "lz"
     ZSTD = "zstd"
