@@ -40,6 +40,9 @@ LONG_WORDS = 40
 """More characters than that are set in several lines."""
 
 _BRACKET = re.compile(r" (?=[(\[])|(?<=:) ")
+_LIGATURE = re.compile(r"(?<=-)(?=-)|(?<=')(?=')|(?<=,)(?=,)")
+"""Where fonts would make one sign of two, as a dash of the two hyphens of a flag."""
+
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u0327": "c"}
 
 
@@ -94,7 +97,9 @@ def _cell(table: Table, row: int, column: int, cell: str) -> str:
 
 def escape(text: str) -> str:
     """Return a text that LaTeX prints as it is; a character that its standard fonts lack is named by its number."""
-    return "".join(map(_character, " ".join(text.split())))
+    # Each piece apart: what stands for a dash or a quotation mark is to be one.
+    pieces = _LIGATURE.split(" ".join(text.split()))
+    return "{}".join("".join(map(_character, piece)) for piece in pieces)
 
 
 def _character(sign: str) -> str:

@@ -93,6 +93,8 @@ def test_latex_escapes_what_it_would_take_for_its_own() -> None:
     )
     assert escape("é ü ç") == r"\'{e} \"{u} \c{c}"
     assert escape("数") == r"\texttt{U+6570}"
+    assert escape("--where a---b \u2013 \u2014") == "-{}-where a-{}-{}-b -- ---"
+    assert escape("''a'' ,,b \"") == "'{}'a'{}' ,{},b ''"
     text = latex([TABLE], ["A note."])
     assert r"\textbf{1.5}" in text
     assert r"n/a\textsuperscript{a}" in text
