@@ -11,6 +11,7 @@ from bench.comparisons.comparison import Contrast
 from bench.records.groups import Group
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, all_waits_s
 from bench.records.record import EpochInfo, RunRecord
+from bench.report.ratios import decimals
 from bench.report.tables import cache_text, options_text, work_text
 
 POINT_METRICS = (
@@ -145,6 +146,7 @@ def against(contrast: Contrast | None) -> dict[str, Any] | None:
         "ratio": number(contrast.ratio, 5),
         "low": number(interval.low, 5) if interval else None,
         "high": number(interval.high, 5) if interval else None,
+        "decimals": decimals(interval),
         "p": number(contrast.p_holm, 3),
         "blocks": contrast.n,
         "verdict": contrast.verdict,

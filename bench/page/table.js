@@ -1,7 +1,7 @@
 "use strict";
 /* The table of methods: which rows, in which order, and what each cell says. */
 Bench.table = (() => {
-  const { make, fill, number } = Bench;
+  const { make, fill, number, fixed } = Bench;
 
   /* The rows that a view asks for: filtered, then sorted; what lacks the quantity comes last, whatever the direction. */
   function rows(work, view) {
@@ -64,8 +64,9 @@ Bench.table = (() => {
     if (method === work.methods[work.verdict.best]) return make("td", { className: "number", textContent: "1 (best)" });
     const found = method.against;
     if (!found) return make("td", { className: "number", textContent: "not tested" });
-    const cell = make("td", { className: "number", textContent: number(found.ratio) });
-    const spread = found.low === null ? "" : `${number(found.low)}…${number(found.high)}`;
+    const exact = (value) => fixed(value, found.decimals);
+    const cell = make("td", { className: "number", textContent: exact(found.ratio) });
+    const spread = found.low === null ? "" : `${exact(found.low)}…${exact(found.high)}`;
     const verdict = found.verdict === "no difference shown" ? "not shown" : found.verdict;
     cell.append(make("span", { className: "spread", textContent: [spread, verdict].filter(Boolean).join(", ") }));
     if (found.reason) cell.title = found.reason;

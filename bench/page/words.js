@@ -28,9 +28,11 @@ Bench.options = (select, pairs, chosen) => {
 Bench.number = (value) => {
   if (value === null || value === undefined || !Number.isFinite(value)) return "n/a";
   if (value === 0) return "0";
-  const decimals = Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(Math.abs(value)))));
-  return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  return Bench.fixed(value, Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(Math.abs(value))))));
 };
+
+Bench.fixed = (value, decimals) =>
+  value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
 
 Bench.count = (n, word) => `${n.toLocaleString("en-US")} ${word}${n === 1 ? "" : "s"}`;
 

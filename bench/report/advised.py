@@ -15,7 +15,7 @@ from bench.records.bottleneck import NEGLIGIBLE_SHARE, gain_share, only_waits, p
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS, Metric, significant
 from bench.report.labels import Methods
-from bench.report.ratios import IMPOSSIBLE, impossible
+from bench.report.ratios import IMPOSSIBLE, decimals, impossible
 from bench.report.reruns import backend_text
 from bench.report.tables import Table, cache_text, data_label, machine_text, sample_text, work_text
 from bench.report.what_if import break_even_text, what_if
@@ -105,8 +105,9 @@ def _ratio(advice: Advice, group: Group) -> str:
     if contrast is None or contrast.ratio is None:
         return "not in the same blocks"
     interval = contrast.interval
-    span = f" ({significant(interval.low, 3)}…{significant(interval.high, 3)})" if interval else ""
-    return f"{significant(contrast.ratio, 3)}{span}, {contrast.verdict}"
+    digits = decimals(interval)
+    span = f" ({interval.low:,.{digits}f}…{interval.high:,.{digits}f})" if interval else ""
+    return f"{contrast.ratio:,.{digits}f}{span}, {contrast.verdict}"
 
 
 def verdict(advice: Advice) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 
 from bench.comparisons.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
 from bench.records.bottleneck import possible_over
 from bench.records.metrics import Metric, significant
+from bench.report.ratios import decimals
 from bench.report.tables import Table, data_label, machine_text, shuffle_text
 from bench.stats import Interval
 
@@ -199,10 +199,4 @@ def _span(interval: Interval) -> str:
 
 
 def _number(ratio: float, interval: Interval | None) -> str:
-    """Return a ratio with 2 decimals, or up to 4 where the interval is too narrow or too close to 1 for them."""
-    decimals = 2
-    if interval is not None and interval.high > interval.low:
-        decimals = min(4, max(2, -math.floor(math.log10(interval.high - interval.low))))
-        while decimals < 4 and 1.0 in {round(end, decimals) for end in (interval.low, interval.high) if end != 1}:
-            decimals += 1
-    return f"{ratio:,.{decimals}f}"
+    return f"{ratio:,.{decimals(interval)}f}"

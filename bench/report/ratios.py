@@ -56,7 +56,7 @@ class Ratio:
         if self.points:
             return f"~{significant(self.value, 3)}" if self.value <= 0 else f"~+{significant(self.value, 3)}"
         if self.interval is not None:
-            digits = _decimals(self.interval)
+            digits = decimals(self.interval)
             span = f" [{self.interval.low:,.{digits}f}, {self.interval.high:,.{digits}f}]"
             return f"{'' if self.tested else '~'}{self.value:,.{digits}f}x{span}"
         return f"{'' if self.tested else '~'}{self.value:,.2f}x"
@@ -185,6 +185,15 @@ class Contrasts:
         return {contrast.cell: contrast for contrast in compared.contrasts}
 
 
-def _decimals(interval: Interval) -> int:
+def decimals(interval: Interval | None) -> int:
+    """Return with how many decimals to write a ratio and its interval.
+
+    They are 2, or up to 4 where the interval is too narrow for them, or an end of it would seem to be 1 and is not.
+    """
+    if interval is None:
+        return 2
     width = interval.high - interval.low
-    return min(4, max(2, -math.floor(math.log10(width)))) if width > 0 else 2
+    found = min(4, max(2, -math.floor(math.log10(width)))) if width > 0 else 2
+    while found < 4 and 1.0 in {round(end, found) for end in (interval.low, interval.high) if end != 1}:
+        found += 1
+    return found

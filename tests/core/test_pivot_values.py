@@ -135,6 +135,16 @@ def test_the_ratio_is_that_within_blocks_not_of_medians() -> None:
     assert only(made).rows[1][2] == "1.50x [1.50, 1.50]"
 
 
+def test_a_ratio_that_was_shown_is_not_rounded_to_1() -> None:
+    still = [0.999, 1.001] * 4
+    slightly = [base * (1.003 if block < 3 else 1.016) for block, base in enumerate(BASE)]
+    made = pivot(campaign(control=still, hdf5=BASE, zarr=slightly), baseline="hdf5")
+    assert only(made).rows[1][2] == "1.016x [1.003, 1.016]"
+    constant = pivot(campaign(control=still, hdf5=BASE, zarr=[1.003 * base for base in BASE]), baseline="hdf5")
+    assert only(constant).rows[1][2] == "1.003x [1.003, 1.003]"
+    assert only(made).strong == only(constant).strong == {(0, 1)}
+
+
 def test_ratios_of_runs_apart_are_marked_as_not_tested() -> None:
     made = pivot([run("zarr", 3.0), run("hdf5", 2.0)], baseline="hdf5")
     assert [row[2] for row in only(made).rows] == ["1", "~1.50x"]
