@@ -11,7 +11,7 @@ from bench.records.record import RunRecord
 from bench.report.cells import failure_text
 from bench.report.pivot import Pivot
 from bench.report.pivot_tables import Marks
-from bench.report.protocol import protocol_text
+from bench.report.protocol import protocol_parts
 from bench.report.ratios import CEILING
 from bench.report.tables import machine_text, sample_text
 from bench.specs import augmentation
@@ -118,7 +118,9 @@ def _work(firsts: list[RunRecord], pivot: Pivot) -> list[str]:
         "balanced sampling" if record.spec.balanced_sampler else f"shuffle {record.spec.shuffle}" for record in firsts
     )
     parts += common(f"on {record.device or record.spec.device}" for record in firsts)
-    parts += common(protocol_text(record) for record in firsts)
+    # Each by itself: that runs differ in one of them must not hide the others.
+    found = [protocol_parts(record) for record in firsts]
+    parts += [part for part in found[0] if all(part in others for others in found)]
     for name in _SWITCHES:
         parts += common(name.replace("_", " ") if getattr(record.spec, name) else "" for record in firsts)
     augmented = common(augmentation.text(record.spec.augment) for record in firsts)

@@ -7,6 +7,11 @@ from bench.records.record import RunRecord
 
 def protocol_text(record: RunRecord) -> str:
     """Return how a network was trained, in short, as far as that is not what happens by default."""
+    return ", ".join(protocol_parts(record))
+
+
+def protocol_parts(record: RunRecord) -> list[str]:
+    """Return each part of how a network was trained, as far as that is not what happens by default."""
     spec = record.spec
     usual = spec.implied() | ({"weight_decay"} if not spec.weight_decay else set())
     parts: list[str] = [] if spec.optimizer == "sgd" else [spec.optimizer]
@@ -17,8 +22,7 @@ def protocol_text(record: RunRecord) -> str:
     ]
     parts += [f"{name} {value}" for name in ("val", "test") if (value := getattr(spec, name)) is not None]
     parts += [] if spec.early_stopping is None else [f"early stopping {spec.early_stopping}"]
-    parts += ["class weights"] if spec.class_weights else []
-    return ", ".join(parts)
+    return [*parts, "class weights"] if spec.class_weights else parts
 
 
 def samples_text(record: RunRecord) -> str:

@@ -72,6 +72,13 @@ def test_the_best_is_not_marked_where_it_was_not_shown() -> None:
     assert "Bold" not in all_notes(apart)
 
 
+def test_what_all_runs_have_in_common_is_told_whatever_they_differ_in() -> None:
+    trained = {"optimizer": "adam", "lr": 0.001, "momentum": None, "val": "0.1", "test": "test"}
+    made = pivot([run("zarr", **trained), run("zarr", **trained, weight_decay=0.01)])
+    assert ", adam, val 0.1, test test" in all_notes(made)
+    assert "weight decay 0.01" not in all_notes(made)
+
+
 def test_why_nothing_is_marked_is_told_once_for_all_places() -> None:
     def runs(dataset: str, model: str, size_bytes: int = 7) -> list[RunRecord]:
         stores = {"zarr": TEMPLATE.store.model_copy(update={"size_bytes": size_bytes})}
