@@ -146,7 +146,7 @@ def against(contrast: Contrast | None) -> dict[str, Any] | None:
         "ratio": number(contrast.ratio, 5),
         "low": number(interval.low, 5) if interval else None,
         "high": number(interval.high, 5) if interval else None,
-        "decimals": decimals(interval),
+        "decimals": decimals(contrast.ratio, interval),
         "p": number(contrast.p_holm, 3),
         "blocks": contrast.n,
         "verdict": contrast.verdict,

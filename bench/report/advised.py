@@ -105,7 +105,7 @@ def _ratio(advice: Advice, group: Group) -> str:
     if contrast is None or contrast.ratio is None:
         return "not in the same blocks"
     interval = contrast.interval
-    digits = decimals(interval)
+    digits = decimals(contrast.ratio, interval)
     span = f" ({interval.low:,.{digits}f}…{interval.high:,.{digits}f})" if interval else ""
     return f"{contrast.ratio:,.{digits}f}{span}, {contrast.verdict}"
 

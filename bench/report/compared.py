@@ -199,4 +199,4 @@ def _span(interval: Interval) -> str:
 
 
 def _number(ratio: float, interval: Interval | None) -> str:
-    return f"{ratio:,.{decimals(interval)}f}"
+    return f"{ratio:,.{decimals(ratio, interval)}f}"

@@ -55,11 +55,11 @@ class Ratio:
             return "0" if self.points else "1"
         if self.points:
             return f"~{significant(self.value, 3)}" if self.value <= 0 else f"~+{significant(self.value, 3)}"
+        digits = decimals(self.value, self.interval)
         if self.interval is not None:
-            digits = decimals(self.interval)
             span = f" [{self.interval.low:,.{digits}f}, {self.interval.high:,.{digits}f}]"
             return f"{'' if self.tested else '~'}{self.value:,.{digits}f}x{span}"
-        return f"{'' if self.tested else '~'}{self.value:,.2f}x"
+        return f"{'' if self.tested else '~'}{self.value:,.{digits}f}x"
 
 
 def require_baseline(baseline: str, metrics: Sequence[str], records: Sequence[RunRecord], methods: Methods) -> None:
@@ -185,15 +185,16 @@ class Contrasts:
         return {contrast.cell: contrast for contrast in compared.contrasts}
 
 
-def decimals(interval: Interval | None) -> int:
+def decimals(ratio: float, interval: Interval | None) -> int:
     """Return with how many decimals to write a ratio and its interval.
 
-    They are 2, or up to 4 where the interval is too narrow for them, or an end of it would seem to be 1 and is not.
+    They are 2, or up to 4 where the interval is too narrow for them, or an end of it would seem to be 1 and is not. The
+    smallest of the numbers has two significant digits, up to 6 decimals: 4 of 10,000 read calls are not 0.00 of them.
     """
-    if interval is None:
-        return 2
-    width = interval.high - interval.low
-    found = min(4, max(2, -math.floor(math.log10(width)))) if width > 0 else 2
-    while found < 4 and 1.0 in {round(end, found) for end in (interval.low, interval.high) if end != 1}:
-        found += 1
-    return found
+    found, smallest = 2, ratio
+    if interval is not None:
+        width, smallest = interval.high - interval.low, min(ratio, interval.low)
+        found = min(4, max(2, -math.floor(math.log10(width)))) if width > 0 else 2
+        while found < 4 and 1.0 in {round(end, found) for end in (interval.low, interval.high) if end != 1}:
+            found += 1
+    return max(found, min(6, 1 - math.floor(math.log10(smallest)))) if smallest > 0 else found

@@ -152,6 +152,13 @@ def test_a_ratio_that_was_shown_is_not_rounded_to_1() -> None:
     assert only(made).strong == only(constant).strong == {(0, 1)}
 
 
+def test_a_small_ratio_is_not_rounded_to_0() -> None:
+    made = pivot(campaign(control=[1.0] * 8, hdf5=BASE, zarr=[0.00042 * base for base in BASE]), baseline="hdf5")
+    assert only(made).rows[1][2] == "0.00042x [0.00042, 0.00042]"
+    apart = pivot([run("zarr", 0.0123), run("hdf5", 1.0)], baseline="hdf5")
+    assert [row[2] for row in only(apart).rows] == ["1", "~0.012x"]
+
+
 def test_ratios_of_runs_apart_are_marked_as_not_tested() -> None:
     made = pivot([run("zarr", 3.0), run("hdf5", 2.0)], baseline="hdf5")
     assert [row[2] for row in only(made).rows] == ["1", "~1.50x"]
