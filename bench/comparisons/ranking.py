@@ -20,6 +20,10 @@ from bench.records.metrics import METRICS
 EXACT_METRICS = ("store_mb", "files")
 """What does not vary between runs: any difference is one."""
 
+FEW_SEEDS = (
+    "runs of one seed differ in this by lossy stores or the order of additions, which says nothing of other seeds"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -60,11 +64,10 @@ def rank(work: Work, metric: str) -> Ranking:
         shown = found[0][0] != found[1][0]
         return Ranking(groups, shown, None if shown else "another one has the same value")
     if metric in SAME_IN_ALL_RUNS:
-        why = (
-            "this is the same in all runs, by their seed"
-            if metric in BY_SEED
-            else "this is measured once for each store"
-        )
+        why = "this is measured once for each store"
+        if metric in BY_SEED:
+            alike = len({repr(value) for group in groups for value in group.values(metric)}) == 1
+            why = "this is the same in all runs, by their seed" if alike else FEW_SEEDS
         return Ranking(groups, shown=False, reason=why)
     if any(group.summary(metric) is None and group.values(metric) for group in work.groups):
         return Ranking(groups, shown=False, reason="of one of them only some runs have it")

@@ -196,6 +196,17 @@ def test_what_is_measured_once_per_store_is_ranked_and_not_claimed() -> None:
         assert why in found.reason
 
 
+def test_scores_that_differ_are_not_said_to_be_the_same() -> None:
+    runs = [
+        each.model_copy(update={"epochs": [each.epochs[0].model_copy(update={"loss": loss})]})
+        for each, loss in zip(campaign({"hdf5": 1.0, "zarr": 1.0}), [1.0, 1.5] * 8 + [1.0] * 8, strict=True)
+    ]
+    order, found = ranked(runs, "loss")
+    assert order == ["hdf5", "zarr"]
+    assert not found.shown
+    assert "runs of one seed differ in this" in found.reason
+
+
 def test_a_best_value_of_zero_has_no_ratio_to_another() -> None:
     record = run("hdf5", 1).epochs[0]
     runs = [
