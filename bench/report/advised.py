@@ -15,6 +15,7 @@ from bench.records.bottleneck import NEGLIGIBLE_SHARE, gain_share, only_waits, p
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS, Metric, significant
 from bench.report.labels import Methods
+from bench.report.lossy import lossy_note
 from bench.report.ratios import IMPOSSIBLE, decimals, impossible
 from bench.report.reruns import backend_text
 from bench.report.tables import Table, cache_text, data_label, machine_text, sample_text, work_text
@@ -119,7 +120,8 @@ def verdict(advice: Advice) -> list[str]:
         label = METRICS[advice.steps[0].metric].label
         texts.append(f"No one was shown to be the best by {label}, so what follows is what these runs suggest.")
     texts += [f"For {advice.aim.name} ({advice.aim.meaning}) take {names[best]}: --backend {backend_text(best.first)}"]
-    return texts
+    lossy = lossy_note((names[group], group.first) for group in advice.groups)
+    return [*texts, lossy] if lossy else texts
 
 
 def sentences(advice: Advice) -> list[str]:

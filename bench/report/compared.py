@@ -7,6 +7,7 @@ import statistics
 from bench.comparisons.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
 from bench.records.bottleneck import possible_over
 from bench.records.metrics import Metric, significant
+from bench.report.lossy import lossy_note
 from bench.report.ratios import decimals
 from bench.report.tables import Table, data_label, machine_text, shuffle_text
 from bench.stats import Interval
@@ -71,6 +72,8 @@ def _value(cell: Cell, metric: Metric) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     campaign = comparison.campaign
     notes = [f"WARNING: {warning}" for warning in comparison.warnings]
+    lossy = lossy_note((run.campaign.cell, run) for run in comparison.runs if run.campaign is not None)
+    notes += [lossy] if lossy else []
     notes += [_how_to_read(comparison)]
     order = "each cell once and the control per block, in random order"
     notes.append(f"{_count(campaign.blocks, 'block')}, {order} (seed {campaign.seed}). {_floor(comparison)}")

@@ -9,6 +9,7 @@ from bench.comparisons.ranking import EXACT_METRICS
 from bench.records.facets import cache_words
 from bench.records.record import RunRecord
 from bench.report.cells import failure_text
+from bench.report.lossy import lossy_note
 from bench.report.pivot import Pivot
 from bench.report.pivot_tables import Marks
 from bench.report.protocol import protocol_parts
@@ -22,7 +23,8 @@ _SWITCHES = ("amp", "compile", "channels_last", "deterministic")
 def pivot_notes(pivot: Pivot, marks: Marks) -> list[str]:
     """Return notes for all tables of a pivot together, the most important first."""
     firsts = [group.first for group in pivot.groups]
-    notes = _synthetic(firsts) + marks.notes() + _reading(pivot) + _best(pivot)
+    lossy = lossy_note((pivot.arrangement.methods.label(record), record) for record in firsts)
+    notes = _synthetic(firsts) + ([lossy] if lossy else []) + marks.notes() + _reading(pivot) + _best(pivot)
     notes += [*_sheets(pivot), f"The same in all rows: {pivot.arrangement.methods.common()}."]
     notes += _work(firsts, pivot) + _caches(firsts) + _torn(pivot) + _samples(firsts, pivot)
     notes += [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in firsts)]

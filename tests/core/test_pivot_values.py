@@ -5,8 +5,14 @@ import math
 import pytest
 from tabled import BASE, QUIET, TEMPLATE, campaign, failed, pivot, run
 
+from bench.comparisons.advice import advise
+from bench.comparisons.comparison import compare
+from bench.records.groups import equal_runs, same_work
 from bench.records.record import GpuInfo, RunRecord, WarningInfo
+from bench.records.stored import Lossy
+from bench.report.advised import verdict
 from bench.report.cells import NEVER
+from bench.report.compared import compared_table
 from bench.report.marked import MarkedTable
 from bench.report.pivot import Pivot
 from bench.report.pivot_notes import pivot_notes
@@ -150,6 +156,20 @@ def test_a_ratio_that_was_shown_is_not_rounded_to_1() -> None:
     constant = pivot(campaign(control=still, hdf5=BASE, zarr=[1.003 * base for base in BASE]), baseline="hdf5")
     assert only(constant).rows[1][2] == "1.003x [1.003, 1.003]"
     assert only(made).strong == only(constant).strong == {(0, 1)}
+
+
+def test_methods_that_are_lossy_are_named_in_tables_comparisons_and_advice() -> None:
+    lossy = TEMPLATE.store.model_copy(update={"lossy": Lossy(psnr_db=31.26)})
+    runs = [
+        record.model_copy(update={"store": lossy}) if record.spec.backend == "filesystem" else record
+        for record in campaign(zarr=BASE, filesystem=times(0.5))
+    ]
+    said = "LOSSY, so not the same samples as from the other methods: filesystem (PSNR 31.3 dB)."
+    assert said in all_notes(pivot(runs))
+    assert said in compared_table(compare(runs)).notes
+    (work,) = same_work(equal_runs(runs))
+    assert said.replace("filesystem", "filesystem[library]") in verdict(advise(work, "speed"))
+    assert "LOSSY" not in all_notes(pivot(campaign(zarr=BASE, hdf5=BASE)))
 
 
 def test_a_small_ratio_is_not_rounded_to_0() -> None:
