@@ -48,7 +48,7 @@ def folds_title(found: CrossValidation) -> str:
 
 def folds_notes(found: CrossValidation) -> list[str]:
     """Return what was run, and whether anything is missing or there twice."""
-    notes = [f"Each fold: {work_text(found.first)}. Standard deviation: of a sample, n - 1."]
+    notes = [f"{_work(found)} Standard deviation: of a sample, n - 1."]
     if missing := found.missing:
         listed = ", ".join(map(str, missing))
         notes.append(
@@ -58,6 +58,19 @@ def folds_notes(found: CrossValidation) -> list[str]:
     if repeated := found.repeated:
         notes.append(f"Several results of fold {', '.join(map(str, repeated))}: the newest counts.")
     return notes
+
+
+def _work(found: CrossValidation) -> str:
+    """Return what was done in each fold: folds may be of different sizes, and stop after other numbers of epochs."""
+    folds_of: dict[str, list[int]] = {}
+    for fold, record in sorted(found.results.items()):
+        folds_of.setdefault(work_text(record), []).append(fold)
+    if len(folds_of) < 2:
+        return f"Each fold: {work_text(found.first)}."
+    return " ".join(
+        f"{'Fold' if len(folds) == 1 else 'Folds'} {', '.join(map(str, folds))}: {text}."
+        for text, folds in folds_of.items()
+    )
 
 
 def folds_csv(found: Sequence[CrossValidation], metrics: Sequence[str]) -> str:

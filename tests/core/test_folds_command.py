@@ -17,7 +17,7 @@ from bench.cli import app
 from bench.records import results
 from bench.records.cross_validation import cross_validations
 from bench.records.record import ErrorInfo, RunRecord
-from bench.report.cross_validated import folds_table
+from bench.report.cross_validated import folds_notes, folds_table
 from bench.stats import moments
 
 
@@ -131,3 +131,15 @@ def test_what_is_not_there_is_one_line(tmp_path: Path, flags: list[str], said: s
 def test_runs_without_folds_are_no_cross_validation(tmp_path: Path) -> None:
     done = folds(written(tmp_path, run()))
     assert str(done.exception).startswith("No cross-validation in ")
+
+
+def test_folds_of_different_sizes_are_not_said_to_be_alike() -> None:
+    def of_size(number: int, count: int) -> RunRecord:
+        record = fold(number, right=5)
+        return record.model_copy(update={"data": record.data.model_copy(update={"count": count})})
+
+    (alike,) = cross_validations([of_size(1, 1000), of_size(2, 1000)])
+    assert folds_notes(alike)[0].startswith("Each fold: 900 of 1,000 samples, batch ")
+    (unlike,) = cross_validations([of_size(1, 1000), of_size(2, 950), of_size(3, 1000)])
+    assert folds_notes(unlike)[0].startswith("Folds 1, 3: 900 of 1,000 samples, batch ")
+    assert " Fold 2: 900 of 950 samples, batch " in folds_notes(unlike)[0]
