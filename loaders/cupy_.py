@@ -169,6 +169,9 @@ class CupyReader(MappedReader):
     def _ring(self, opened: _OnDevice, capacity: int) -> Ring:
         """Return the ring that there is, unless it is for smaller batches."""
         if opened.ring is None or opened.ring.capacity < capacity:
+            if opened.ring is not None:
+                # Its page-locked memory may be given out again at once, without regard to what still copies from it.
+                opened.stream.synchronize()
             opened.ring = None
             with opened.device.on(opened.device.current_stream()):
                 opened.ring = Ring(opened.device, opened.source, max(1, capacity), self.shape, self.dtype)

@@ -214,10 +214,10 @@ class CudaDevice:
         try:
             self._kernel(word_bytes(rows.shape[1], rows.data.ptr)).compile()
         except Exception as error:  # the compiler's, or that of whatever did not find it
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
             raise BackendError(
-                f"CuPy cannot compile its kernel for cuda:{self.index}: {reason}. "
-                "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for CUDA 12, brings what that takes."
+                f"CuPy cannot compile its kernel for cuda:{self.index}: {reason}. If a library is missing: "
+                "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for CUDA 12."
             ) from error
 
     def _kernel(self, word: int) -> Any:

@@ -640,12 +640,12 @@ def test_the_kernel_is_built_once_and_told_sizes_in_words(cupy: Any) -> None:
 
 def test_a_kernel_that_cannot_be_compiled_is_one_line(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Any) -> None:
-        raise RuntimeError("CuPy failed to load libnvrtc.so.13: not found\n\nmore of that")
+        raise RuntimeError("CuPy failed to load libnvrtc.so.13: not found.\n\nmore of that")
 
     monkeypatch.setattr(cupy.module.RawKernel, "compile", refuse)
     rows = SimpleNamespace(shape=(50, 3072), data=SimpleNamespace(ptr=0x7000_0080))
     with pytest.raises(
-        BackendError, match=r"^CuPy cannot compile .* libnvrtc\.so\.13: not found\. pip install .*\[ctk\]"
+        BackendError, match=r"^CuPy cannot compile .* libnvrtc\.so\.13: not found\. If .*pip install .*\[ctk\]"
     ):
         CudaDevice(CUDA).build(rows)
 
