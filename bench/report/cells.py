@@ -15,6 +15,9 @@ from bench.report.ratios import IMPOSSIBLE, Ratio, impossible
 from bench.stats import Interval, Summary
 
 _TELL_DATA = ("loading", "data")
+_ALIKE = 0.05
+"""By what share of the store's pages in memory runs may differ and still have found the same."""
+
 NEVER = "never measured under these circumstances"
 
 
@@ -51,13 +54,27 @@ def cell_of(group: Group, metric: str, failures: Sequence[RunRecord] = ()) -> Ce
         return Cell(reason=f"{METRICS[metric].label}: {unknown_reason(group, metric)}")
     if impossible(group, metric):
         return Cell(reason=IMPOSSIBLE)
-    doubt = None
+    doubts = []
     if failures:
         runs = len(failures) + len(group.records)
-        doubt = f"{len(failures)} of {runs} runs gave no result: {failure_text(failures)}"
+        doubts.append(f"{len(failures)} of {runs} runs gave no result: {failure_text(failures)}")
+    if unlike := _unlike_caches(group):
+        doubts.append(unlike)
     # What is the same in all runs, because it was measured once for all of them, has no spread to make an interval of.
     interval = group.interval(metric) if summary.low < summary.high else None
-    return Cell(summary, interval, doubt=doubt)
+    return Cell(summary, interval, doubt="; ".join(doubts) or None)
+
+
+def _unlike_caches(group: Group) -> str | None:
+    """Return what to know of runs that took the page cache as it was, which was not the same for all of them."""
+    caches = [record.cache for record in group.records if record.cache.asked == "as-is"]
+    found = [cache.resident_before for cache in caches if cache.resident_before is not None]
+    if not found or max(found) - min(found) <= _ALIKE:
+        return None
+    return (
+        f"before the epochs that count, {min(found):.0%} to {max(found):.0%} of the store were in memory, "
+        "as the page cache was left as it was: use --cache warm or --cache cold"
+    )
 
 
 def unknown_reason(group: Group, metric: str) -> str:

@@ -49,6 +49,23 @@ def test_many_runs_have_an_interval_few_have_a_range_and_one_has_its_epochs() ->
     assert "3 values each" in all_notes(few)
 
 
+def cached(cache: str, resident: float | None, seconds: float) -> RunRecord:
+    record = run("zarr", seconds)
+    state = record.cache.model_copy(update={"asked": cache, "resident_before": resident})
+    return record.model_copy(update={"cache": state})
+
+
+def test_runs_that_found_the_page_cache_in_different_states_say_so() -> None:
+    made = pivot([cached("as-is", 1.0, 1.0), cached("as-is", 0.0, 1.5)])
+    assert only(made).rows == [["zarr", "1.25 (1.00…1.50)"]]
+    assert note(made, 0, 1).startswith("before the epochs that count, 0% to 100% of the store were in memory")
+    for alike in (
+        [cached("as-is", 1.0, 1.0), cached("as-is", 0.97, 1.5)],
+        [cached("as-is", 1.0, 1.0), cached("as-is", None, 1.5)],
+    ):
+        assert only(pivot(alike)).marks == {}
+
+
 def test_what_was_measured_once_for_all_runs_has_no_interval() -> None:
     made = pivot(campaign(zarr=BASE), metrics="store_mb,prepare_s")
     store = run().store
