@@ -60,6 +60,8 @@ def read_back(
     labels: list[NDArray[np.int64]] = []
     loss = _Psnr(schema)
     start = 0
+    # What is lossy loses some of a sample's values, never its label.
+    mislabelled: int | None = None
     try:
         reader = backend.open(root)
         held = len(reader)
@@ -71,6 +73,8 @@ def read_back(
             labels.append(y)
             if original is not None:
                 loss.add(original.x[: len(here)], x)
+                wrong = np.flatnonzero(np.asarray(original.y)[: len(here)] != y)
+                mislabelled = int(here[wrong[0]]) if mislabelled is None and len(wrong) else mislabelled
             progress.advance(len(here))
             if len(here) < len(indices):
                 break
@@ -82,7 +86,8 @@ def read_back(
     finally:
         progress.finish()
     hashes = _joined(parts)
-    first_bad = digest.first_difference(expected, hashes) if expected is not None else None
+    differs = digest.first_difference(expected, hashes) if expected is not None else None
+    first_bad = mislabelled if differs is None else differs
     problem = None if first_bad is None else f"sample {first_bad} is not what was written"
     if held != schema.count:
         first_bad = min(held, schema.count) if first_bad is None else first_bad

@@ -17,6 +17,7 @@ import xxhash
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.contracts.backend import Capabilities
 from bench.contracts.source import SampleBlock, SilentProgress, SourceError
 from bench.specs.spec import StoreSpec, make_spec
 from bench.stores import digest, store
@@ -355,6 +356,21 @@ def test_a_data_dir_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     place.touch()
     with pytest.raises(StoreError, match="Check --data-dir"):
         build(place)
+
+
+class WrongLabelReader(toy_plugins.ToyReader):
+    def read_into(self, indices, x, y) -> None:
+        super().read_into(indices, x, y)
+        y.numpy()[indices == 123] += 1
+
+
+def test_a_lossy_store_loses_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy_plugins.ToyBackend, "capabilities", Capabilities(lossy=True))
+    build(tmp_path)
+    monkeypatch.setattr(toy_plugins.ToyBackend, "reader", WrongLabelReader)
+    assert check(tmp_path).first_bad == 123
+    with pytest.raises(StoreError, match="as it was written: sample 123 is not what was written"):
+        build(tmp_path, rebuild=True)
 
 
 def test_lossy_stores_carry_their_psnr_and_verify_against_their_own_hashes(tmp_path: Path) -> None:
