@@ -217,7 +217,7 @@ def failure_of(error: Exception, ours: type[Exception]) -> Failure:
     if own is not None and not _travels(own):
         bases = (base for base in type(own).__mro__ if issubclass(base, ours) and base.__init__ is ours.__init__)
         own = next(bases)(str(own))
-    return Failure(type(error).__name__, str(error), traceback.format_exc(), own)
+    return Failure(type(error).__name__, str(error) or type(error).__name__, traceback.format_exc(), own)
 
 
 def _travels(error: Exception) -> bool:

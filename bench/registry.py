@@ -10,7 +10,7 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,8 @@ class Entry:
     target: str
     summary: str
     needs: Mapping[str, str]
+    package: tuple[str, str] | None = field(default=None, kw_only=True)
+    """Name and version of the package that an outsider's plug-in comes with."""
 
     def missing(self) -> list[str]:
         """Return the pip names of needed libraries that are not installed."""
@@ -236,7 +238,9 @@ def _entries(kind: str) -> dict[str, Entry]:
     found = dict(builtin)
     for point in entry_points(group=group):
         # A built-in name always means the built-in: results must not change with what is installed.
-        found.setdefault(point.name, Entry(point.value, f"from {point.value.partition(':')[0]}", {}))
+        package = (point.dist.name, point.dist.version) if point.dist is not None else None
+        summary = f"from {point.value.partition(':')[0]}"
+        found.setdefault(point.name, Entry(point.value, summary, {}, package=package))
     return dict(sorted(found.items()))
 
 
@@ -269,6 +273,12 @@ def import_libraries(backend: str) -> None:
     for module in backends()[backend].needs:
         importlib.import_module(module)
     backend_class(backend)
+
+
+def packages(backend: str, dataset: str) -> dict[str, str]:
+    """Return the versions of the packages, by name, that a backend and a data set come with, apart from ours."""
+    used = (backends().get(backend), datasets().get(dataset))
+    return dict(entry.package for entry in used if entry is not None and entry.package is not None)
 
 
 def dataset_class(name: str) -> type[DataSource]:
@@ -322,7 +332,11 @@ def _plugin(kind: str, name: str, entries: Mapping[str, Entry], base: type) -> A
     lacks = {*getattr(found, "__abstractmethods__", ()), *unset}
     if lacks:
         raise PluginError(f"The {kind} {name}, {target}, is incomplete: it lacks {', '.join(sorted(lacks))}.")
-    return found
+    plugin: Any = found
+    if plugin.name != name:
+        # Stores and records go by the name of the class.
+        raise PluginError(f"The {kind} {name}, {target}, calls itself {plugin.name}: its entry point has to as well.")
+    return plugin
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import registry
 from bench.contracts.backend import Backend
 from bench.contracts.errors import BenchError
 from bench.contracts.source import DataSource, Progress, SampleBlock
@@ -110,7 +111,9 @@ def _prepared(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress
 def _path(spec: StoreSpec, data_dir: Path, backend: Backend[Any], truth: Truth) -> Path:
     schema = truth.schema
     data = [spec.dataset_name, spec.dataset_options, spec.split, schema.origin, list(schema.classes), truth.digest]
-    versions = [backend.format_version, store.FORMAT_VERSION]
+    versions: list[Any] = [backend.format_version, store.FORMAT_VERSION]
+    # What another version of an outsider's package wrote is not what this one writes.
+    versions += sorted(registry.packages(backend.name, "").items())
     key = content_hash([*data, backend.name, _written_options(spec, backend), *versions])
     return store.store_path(data_dir, spec.dataset_name, backend.name, key)
 

@@ -7,6 +7,7 @@ It reports to its parent through a pipe and never prints.
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 
 import bench
-from bench import loading
+from bench import loading, registry
 from bench.child import Link, failure_of
+from bench.contracts.backend import BackendError
 from bench.contracts.errors import BenchError
-from bench.contracts.reader import DeviceReader, Reader
+from bench.contracts.reader import BatchReader, DeviceReader, Reader
 from bench.loading import order
 from bench.measure import disturbance, environment, gpu, heap, probes, storage_device
 from bench.measure.clock import make_clock
@@ -160,7 +162,7 @@ class _Trial:
         if self._opened is None:
             self._opened = open_store(self._spec, self._job.root, self._lessons.order, self._device, stack)
             reader = self._opened.reader
-            self._link.tell("reader", reader.facts() if isinstance(reader, Reader | DeviceReader) else {})
+            self._link.tell("reader", _facts_of(reader))
         return self._opened
 
     def _epoch(self, epoch: int, opened: Opened, *, warmup: bool, fresh: bool) -> Iterator[Phase]:
@@ -269,12 +271,22 @@ def _seed(spec: RunSpec) -> None:
 def _environment(job: Job, device: torch.device) -> dict[str, Any]:
     return {
         **environment.machine(),
-        "libraries": environment.libraries(),
+        "libraries": environment.libraries() | registry.packages(job.spec.backend, job.spec.dataset_name),
         "store_file_system": environment.file_system(job.root),
         "storage": storage_device.storage_facts(job.root),
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
+
+
+def _facts_of(reader: BatchReader) -> dict[str, Any]:
+    facts = reader.facts() if isinstance(reader, Reader | DeviceReader) else {}
+    try:
+        json.dumps(facts)
+    except (TypeError, ValueError) as error:
+        # Now, not when the record is written, after all epochs.
+        raise BackendError(f"facts() of the reader has a value that JSON cannot hold: {error}.") from error
+    return facts
 
 
 class _GpuPeaks:

@@ -315,3 +315,11 @@ def test_ctrl_c_before_a_process_has_started_is_passed_on(monkeypatch: pytest.Mo
     monkeypatch.setattr(child, "sigint_held", interrupted)
     with pytest.raises(KeyboardInterrupt):
         start_held(multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1,)))
+
+
+def test_an_error_without_a_text_is_told_by_its_type() -> None:
+    try:
+        raise MemoryError
+    except MemoryError as error:
+        failure = failure_of(error, BenchError)
+    assert (failure.type, failure.message) == ("MemoryError", "MemoryError")

@@ -66,6 +66,8 @@ def test_json_is_the_record_and_nothing_else(bench, tmp_path: Path) -> None:
         assert epoch.cpu_user_s >= 0
     assert record.memory.peak_pss_bytes >= record.memory.baseline_pss_bytes > 50e6
     assert record.environment["libraries"]["torch"]
+    # What is measured besides: the package that backend and data set come with.
+    assert record.environment["libraries"]["toy-plugins"] == "1.0"
 
 
 def test_no_model_measures_loading_alone(bench) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import toy_plugins
 import xxhash
 from typer.testing import CliRunner
 
+from bench import registry
 from bench.cli import app
 from bench.contracts.backend import Capabilities
 from bench.contracts.source import SampleBlock, SilentProgress, SourceError
@@ -175,6 +177,19 @@ def test_reading_options_share_a_store_and_writing_options_do_not(tmp_path: Path
     library, naive = (build(tmp_path, "hdf5", f"reader={reader}") for reader in ("library", "naive"))
     chunked = build(tmp_path, "hdf5", "chunk=5")
     assert library.path == naive.path != chunked.path
+
+
+def test_another_version_of_an_outsiders_package_writes_a_store_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build(tmp_path)
+    entry = registry.backends()["toy"]
+    monkeypatch.setitem(registry.backends(), "toy", replace(entry, package=("toy-plugins", "1.1")))
+    second = build(tmp_path)
+    assert second.built
+    assert second.path != first.path
+    monkeypatch.undo()
+    assert not build(tmp_path).built
 
 
 def test_a_limit_stores_the_first_samples(tmp_path: Path) -> None:

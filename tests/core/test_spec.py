@@ -178,13 +178,27 @@ def test_a_plugin_that_is_broken_is_named_and_spoils_no_list(
     assert told in rows["mine"]
 
 
+def test_a_plugin_goes_by_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.backends(), "mine", registry.Entry("toy_plugins:ToyBackend", "", {}))
+    with pytest.raises(registry.PluginError, match=r"The backend mine, .*, calls itself toy: "):
+        spec(backend="mine")
+
+
+def test_the_package_of_a_plugin_is_known_with_its_version() -> None:
+    # As tests/plugins/*.dist-info say.
+    assert registry.packages("toy", "toys") == {"toy-plugins": "1.0"}
+    assert registry.packages("toy", "truth") == {"toy-plugins": "1.0", "truth-plugins": "1.0"}
+    assert registry.packages("zarr", "cifar10") == {}
+    assert registry.packages("of-no-entry-point", "cifar10") == {}
+
+
 def test_an_outsiders_module_is_imported_before_the_clock_of_opening_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "outsider.py").write_text("from toy_plugins import ToyBackend")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(registry.backends(), "mine", registry.Entry("outsider:ToyBackend", "", {}))
-    registry.import_libraries("mine")
+    monkeypatch.setitem(registry.backends(), "toy", registry.Entry("outsider:ToyBackend", "", {}))
+    registry.import_libraries("toy")
     assert sys.modules.pop("outsider", None) is not None
 
 

@@ -10,11 +10,14 @@ import torch
 import toy_plugins
 
 from bench import loading, registry
+from bench.contracts.backend import BackendError
+from bench.contracts.reader import Reader
 from bench.contracts.source import SilentProgress
 from bench.measure import clock as clocks
 from bench.measure.clock import HostClock
 from bench.specs.spec import RunSpec, StoreSpec, make_spec
 from bench.stores.prepare import prepare
+from bench.training import trial
 from bench.training.trainer import DeviceError, Recipe, Trainer, normalised, resolve_device
 
 CPU = torch.device("cpu")
@@ -269,3 +272,21 @@ def test_every_backend_reader_and_loader_gives_bit_identical_losses(tmp_path: Pa
     assert len(reference) == 10
     assert len(set(reference)) > 5
     assert {name: values for name, values in found.items() if values != reference} == {}
+
+
+class TellingReader(Reader):
+    def __init__(self, fact: object) -> None:
+        super().__init__(1, (1,), np.dtype(np.uint8))
+        self._fact = fact
+
+    def read_into(self, indices, x, y) -> None:
+        pass
+
+    def facts(self) -> dict[str, object]:
+        return {"chunks": self._fact}
+
+
+def test_facts_that_no_record_can_hold_are_refused_when_the_store_is_opened() -> None:
+    assert trial._facts_of(TellingReader(3)) == {"chunks": 3}
+    with pytest.raises(BackendError, match=r"facts\(\) of the reader .* int64 is not JSON serializable"):
+        trial._facts_of(TellingReader(np.int64(3)))
