@@ -16,6 +16,8 @@ from bench.regressions.yardsticks import AS_MEASURED
 from bench.report import render
 from bench.report.tables import Table, data_label, machine_text, work_text
 
+_DISTURBANCES = frozenset({"cpu-speed", "cpu-steal", "other-processes"})
+
 
 @dataclass(frozen=True, slots=True)
 class Regressed:
@@ -61,7 +63,22 @@ def sentences(found: Regressed) -> list[str]:
     if unheld:
         texts.append(f"Not held: {'; '.join(unheld)}.")
     texts += [f"{cell} gave no result in {_failed_share(found, cell)}: {why}" for cell, why in found.failed.items()]
-    return texts
+    return texts + _disturbed(found)
+
+
+def _disturbed(found: Regressed) -> list[str]:
+    """What to know of runs that shared their processors: they wait for them, whatever the code does."""
+    told = []
+    for side, runs in (("the baseline", found.baseline.runs), ("today", found.now)):
+        marked = [run for run in runs if any(warning.kind in _DISTURBANCES for warning in run.record.warnings)]
+        if 2 * len(marked) > len(runs):
+            told.append(f"{len(marked)} of {len(runs)} runs of {side}")
+    if not told:
+        return []
+    return [
+        f"Other work disturbed the machine in {' and '.join(told)}: what is said of times may come from that, and what "
+        "is not said may be hidden by it. Measure again on a quiet machine."
+    ]
 
 
 def _failed_share(found: Regressed, cell: str) -> str:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.measure import calibration
 from bench.measure.calibration import Calibration
-from bench.records.record import ErrorInfo, RunRecord
+from bench.records.record import ErrorInfo, RunRecord, WarningInfo
 from bench.regressions.baseline import BaselineError, read, statistics_of
 from bench.runs import runner
 from bench.stores import isolated
@@ -30,6 +30,7 @@ class Laboratory:
         self.broken_blocks = range(100)
         self.calls: int | None = None
         self.environment: dict[str, object] = {}
+        self.warnings: list[WarningInfo] = []
 
     def run(self, spec, places, progress, attempt) -> runner.Outcome:
         wobble = 1 + 0.005 * (len(self.done) * 7 % 5)
@@ -46,6 +47,7 @@ class Laboratory:
             "epochs": [epoch],
             "campaign": attempt.campaign,
             "status": "ok",
+            "warnings": self.warnings,
         }
         update["started_at"] = f"2026-01-01T00:{len(self.done) % 60:02}:00.000000+00:00"
         update["environment"] = {**TEMPLATE.environment, **self.environment}
@@ -106,6 +108,16 @@ def test_a_counter_that_was_zero_is_a_regression_in_words(laboratory: Laboratory
     found = regress("main")
     assert found.exception.exit_code == 3
     assert re.search(r"hdf5\[library\]: read calls is more: 1,00\d per epoch instead of 0 \(p = ", found.stdout)
+
+
+def test_runs_beside_other_work_put_what_is_said_of_times_in_doubt(laboratory: Laboratory) -> None:
+    assert regress(*SAVE).exit_code == 0
+    assert "disturbed" not in regress("main").stdout
+    laboratory.warnings = [WarningInfo(kind="other-processes", message="Others used 40 % of the processor.")]
+    runs = len(laboratory.done) // 2
+    assert f"Other work disturbed the machine in {runs} of {runs} runs of today: " in regress("main").stdout
+    laboratory.warnings = [WarningInfo(kind="short-epoch", message="Of no interest here.")]
+    assert "disturbed" not in regress("main").stdout
 
 
 def test_failed_cells_exit_2_and_spoil_no_baseline(laboratory: Laboratory) -> None:
