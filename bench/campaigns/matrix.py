@@ -79,12 +79,16 @@ class Matrix:
 
 
 class Progressed:
-    """What has been done of a matrix, by its records."""
+    """What has been done of a matrix, by its records.
+
+    Raises MatrixError, also when another one is noted, where the data of a cell was not always the same.
+    """
 
     def __init__(self, records: Iterable[RunRecord]) -> None:
         self._done: set[tuple[str, int, bool]] = set()
         self._failures: Counter[str] = Counter()
         self._hopeless: set[str] = set()
+        self._digests: dict[str, str] = {}
         self.failed = 0
         for record in records:
             self.note(record)
@@ -99,11 +103,19 @@ class Progressed:
             return
         self._done.add(slot)
         if record.status == "ok":
+            self._require_same_data(place.cell, record)
             return
         self.failed += 1
         self._failures[place.cell] += 1
         if record.status == "unsupported" or self._failures[place.cell] >= MOST_FAILURES:
             self._hopeless.add(place.cell)
+
+    def _require_same_data(self, cell: str, record: RunRecord) -> None:
+        if record.data is not None and self._digests.setdefault(cell, record.data.digest) != record.data.digest:
+            raise MatrixError(
+                f"{cell}: the data is not what it was in the runs before, so they are not one matrix. "
+                "Use --anew, or bring back the data."
+            )
 
     def remaining(self, slots: Sequence[Slot]) -> Iterator[Slot]:
         """Yield the runs that are still to be done, each when it is its turn; those of cells given up are not."""

@@ -144,7 +144,9 @@ def _go(run: Run, runs: int, name: str) -> None:
     from bench.records.metrics import METRICS
 
     left = run.left()
-    if left < runs:
+    if left == 0:
+        console.say(f"All {runs} runs of {name} are done or given up already; --anew measures again.")
+    elif left < runs:
         console.say(f"Going on with {name}: {runs - left} of {runs} runs are done or given up.")
     else:
         console.say(f"Beginning {name}: {runs} runs.")

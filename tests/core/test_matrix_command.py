@@ -35,6 +35,7 @@ class Laboratory:
         self.failing: dict[str, str] = {}
         self.stop = -1
         self.stores: list[set[str]] = []
+        self.digest = "a" * 32
 
     def run(self, spec, places, progress, attempt) -> runner.Outcome:
         epochs = [read_record(FIXTURE).epochs[0].model_copy(update={"warmup": False})]
@@ -50,6 +51,7 @@ class Laboratory:
                 "campaign": attempt.campaign,
                 "status": status,
                 "error": error,
+                "data": read_record(FIXTURE).data.model_copy(update={"digest": self.digest}),
                 "started_at": f"2026-01-01T00:00:{len(self.done):02}.000000+00:00",
             }
         )
@@ -122,6 +124,27 @@ def test_more_blocks_add_runs_and_repeat_none(laboratory: Laboratory) -> None:
     assert code(result) == 0
     assert len(laboratory.places) == 6 * (6 + 1)
     assert set(Counter(laboratory.places).values()) == {1}
+
+
+def test_data_that_has_changed_is_not_gone_on_with(laboratory: Laboratory) -> None:
+    laboratory.stop = 7
+    matrix(*SIX, "--blocks", "2")
+    laboratory.digest = "b" * 32
+    for _ in range(2):
+        result = matrix(*SIX, "--blocks", "2")
+        assert "the data is not what it was in the runs before" in str(result.exception)
+        assert len(laboratory.done) == 8, "one that showed it, and none after that"
+    assert code(matrix(*SIX, "--blocks", "2", "--anew")) == 0
+    assert len(laboratory.done) == 8 + 12
+
+
+def test_it_says_that_there_is_nothing_left_to_do(laboratory: Laboratory) -> None:
+    matrix(*SIX, "--blocks", "1")
+    result = matrix(*SIX, "--blocks", "1")
+    assert code(result) == 0
+    assert "All 6 runs of matrix-" in result.output
+    assert "--anew measures again" in result.output
+    assert len(laboratory.done) == 6
 
 
 def test_anew_begins_again_and_is_gone_on_with(laboratory: Laboratory) -> None:
