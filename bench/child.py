@@ -183,6 +183,9 @@ def _begin(target: Callable[..., None], pipe: Connection, stderr: str | None, ar
         os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
         os.close(descriptor)
         faulthandler.enable(all_threads=False)
+    if sys.__stdout__ and sys.__stderr__:
+        # What code of others prints must not come between the records that our parent prints.
+        os.dup2(sys.__stderr__.fileno(), sys.__stdout__.fileno())
     done = not_taken_apart()
     link = Link(pipe)
     target(link, *args)

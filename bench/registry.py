@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -315,7 +317,8 @@ def _load(kind: str, name: str, entries: Mapping[str, Entry]) -> Any:
     entry = _usable(kind, name, entries)
     module, _, attribute = entry.target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        with redirect_stdout(sys.stderr):  # else it would come between records
+            return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise MissingLibraryError(f"The {kind} {name} cannot be loaded from {entry.target}: {error}") from error
     except (Exception, SystemExit) as error:  # whatever the code of others does when it is imported
@@ -328,8 +331,8 @@ def _plugin(kind: str, name: str, entries: Mapping[str, Entry], base: type) -> A
     found, target = _load(kind, name, entries), entries[name].target
     if not (isinstance(found, type) and issubclass(found, base)):
         raise PluginError(f"The {kind} {name}, {target}, is no class derived from {base.__module__}.{base.__name__}.")
-    unset = (part for part in ("name", "options_type") if not hasattr(found, part))
-    lacks = {*getattr(found, "__abstractmethods__", ()), *unset}
+    lacks = {*getattr(found, "__abstractmethods__", ())}
+    lacks |= {part for part in ("name", "options_type") if not hasattr(found, part)}
     if lacks:
         raise PluginError(f"The {kind} {name}, {target}, is incomplete: it lacks {', '.join(sorted(lacks))}.")
     plugin: Any = found

@@ -140,7 +140,9 @@ def _intact(path: Path, backend: Backend[Any], truth: Truth, progress: Progress,
             return None
         raise
     # Same bytes under new modification times, as after a copy of the cache.
-    manifest = found.manifest.model_copy(update={"files_id": state.id})
+    # What lies beside them, as a reader's own index does, takes room as well.
+    changed = {"files_id": state.id, "size_bytes": state.size_bytes, "file_count": state.file_count}
+    manifest = found.manifest.model_copy(update=changed)
     store.write_manifest(path, manifest)
     return Store(path, manifest, allocated_bytes=state.allocated_bytes)
 

@@ -52,6 +52,19 @@ def test_messages_arrive_in_order_and_questions_are_answered() -> None:
     assert heard == [("word", "a"), ("word", "b"), ("question", 1), ("answer", 42)]
 
 
+def chatter(link) -> None:
+    print("from Python", flush=True)  # noqa: T201  # which is what is tested
+    os.write(1, b"from C\n")
+
+
+def test_what_it_prints_does_not_come_between_what_we_print(capfd: pytest.CaptureFixture[str]) -> None:
+    with Child(chatter) as child:
+        assert [message for message in child.messages() if message] == []
+    found = capfd.readouterr()
+    assert found.out == ""
+    assert "from Python\nfrom C\n" in found.err
+
+
 @pytest.mark.parametrize(("how", "text"), [("exit", "exit code 7"), ("crash", "signal SIGSEGV")])
 def test_a_death_is_told_after_everything_that_was_said(how: str, text: str) -> None:
     heard = []

@@ -324,6 +324,14 @@ def test_copied_files_are_read_again_before_they_are_believed(tmp_path: Path) ->
     assert again.allocated_bytes == built.allocated_bytes
 
 
+def test_what_a_reader_adds_to_a_store_counts_as_part_of_it(tmp_path: Path) -> None:
+    built = build(tmp_path)
+    (built.root / "index.cache").write_bytes(bytes(1000))
+    again = build(tmp_path)
+    assert again.manifest.size_bytes == built.manifest.size_bytes + 1000
+    assert again.manifest.file_count == built.manifest.file_count + 1
+
+
 def test_rebuild_replaces_an_intact_store(tmp_path: Path) -> None:
     built = build(tmp_path)
     (built.path / "mark").touch()

@@ -178,6 +178,17 @@ def test_a_plugin_that_is_broken_is_named_and_spoils_no_list(
     assert told in rows["mine"]
 
 
+def test_what_a_plugin_prints_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talker.py").write_text("print('hello')\nfrom toy_plugins import ToyBackend")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.backends(), "toy", registry.Entry("talker:ToyBackend", "", {}))
+    monkeypatch.delitem(sys.modules, "talker", raising=False)
+    spec(backend="toy")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_a_plugin_goes_by_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.backends(), "mine", registry.Entry("toy_plugins:ToyBackend", "", {}))
     with pytest.raises(registry.PluginError, match=r"The backend mine, .*, calls itself toy: "):
