@@ -7,9 +7,11 @@ import statistics
 from bench.comparisons.comparison import ALPHA, NO_DIFFERENCE, SPEED_UNITS, Cell, Comparison, Contrast, Verdict
 from bench.records.bottleneck import possible_over
 from bench.records.metrics import Metric, significant
+from bench.report.in_common import data_notes, doubt_notes, machine_notes, synthetic_notes, work_notes
+from bench.report.labels import DataSets, Methods
 from bench.report.lossy import lossy_note
 from bench.report.ratios import decimals
-from bench.report.tables import Table, data_label, machine_text, shuffle_text
+from bench.report.tables import Table, data_label, shuffle_text
 from bench.stats import Interval
 
 
@@ -72,6 +74,7 @@ def _value(cell: Cell, metric: Metric) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     campaign = comparison.campaign
     notes = [f"WARNING: {warning}" for warning in comparison.warnings]
+    notes += synthetic_notes(comparison.runs)
     lossy = lossy_note((run.campaign.cell, run) for run in comparison.runs if run.campaign is not None)
     notes += [lossy] if lossy else []
     notes += [_how_to_read(comparison)]
@@ -88,10 +91,13 @@ def _notes(comparison: Comparison) -> list[str]:
         for run in comparison.runs
     )
     notes.append(f"Page cache: {' or '.join(caches)}.")
-    if orders := [text for text in dict.fromkeys(map(shuffle_text, comparison.runs)) if text]:
-        notes.append(f"Order of samples: {' or '.join(orders)}.")
-    notes += [f"Measured on: {machine}." for machine in dict.fromkeys(machine_text(run) for run in comparison.runs)]
-    return notes
+    runs = comparison.runs
+    orders = dict.fromkeys(shuffle_text(run) or "full" for run in runs)
+    notes += [f"Order of samples: {' or '.join(orders)}."] if len(orders) > 1 else []
+    notes += [f"The same in all cells: {Methods(runs).common()}."]
+    notes += work_notes(runs) + data_notes(runs, DataSets(runs)) + machine_notes(runs)
+    # The blocks are the repeats.
+    return notes + doubt_notes(runs, settled={"no-repeats"})
 
 
 def _how_to_read(comparison: Comparison) -> str:

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from bench.comparisons.ranking import EXACT_METRICS
 from bench.records.facets import cache_words
 from bench.records.record import RunRecord
 from bench.report.cells import failure_text
+from bench.report.in_common import data_notes, doubt_notes, machine_notes, synthetic_notes, work_notes
 from bench.report.lossy import lossy_note
 from bench.report.pivot import Pivot
 from bench.report.pivot_tables import Marks
-from bench.report.protocol import protocol_parts
 from bench.report.ratios import CEILING
-from bench.report.tables import machine_text, sample_text
-from bench.specs import augmentation
-
-_SWITCHES = ("amp", "compile", "channels_last", "deterministic")
 
 
 def pivot_notes(pivot: Pivot, marks: Marks) -> list[str]:
     """Return notes for all tables of a pivot together, the most important first."""
     firsts = [group.first for group in pivot.groups]
     lossy = lossy_note((pivot.arrangement.methods.label(record), record) for record in firsts)
-    notes = _synthetic(firsts) + ([lossy] if lossy else []) + marks.notes() + _reading(pivot) + _best(pivot)
+    notes = synthetic_notes(firsts) + ([lossy] if lossy else []) + marks.notes() + _reading(pivot) + _best(pivot)
     notes += [*_sheets(pivot), f"The same in all rows: {pivot.arrangement.methods.common()}."]
-    notes += _work(firsts, pivot) + _caches(firsts) + _torn(pivot) + _samples(firsts, pivot)
-    notes += [f"Measured on: {machine}." for machine in dict.fromkeys(_machine(record) for record in firsts)]
+    notes += work_notes(firsts, {facet.name for facet in pivot.arrangement.axes.facets})
+    notes += _caches(firsts) + _torn(pivot) + data_notes(firsts, pivot.arrangement.data_sets) + machine_notes(firsts)
     notes += _revisions(pivot)
-    return notes + _doubts(pivot) + _left_out(pivot)
-
-
-def _synthetic(firsts: list[RunRecord]) -> list[str]:
-    names = dict.fromkeys(r.spec.dataset_label for r in firsts if r.data is not None and r.data.origin == "synthetic")
-    if not names:
-        return []
-    return [f"SYNTHETIC DATA: {', '.join(names)} is a stand-in. Its times say nothing of the real data set."]
+    notes += doubt_notes(record for group in pivot.groups for record in group.records)
+    return notes + _left_out(pivot)
 
 
 def _reading(pivot: Pivot) -> list[str]:
@@ -102,40 +91,6 @@ def _sheets(pivot: Pivot) -> list[str]:
     ]
 
 
-def _work(firsts: list[RunRecord], pivot: Pivot) -> list[str]:
-    """The work in short, as far as it is the same everywhere; what differs stands in titles and marks."""
-
-    def common(texts: Iterable[str]) -> list[str]:
-        found = set(texts)
-        return [text for text in found if text] if len(found) == 1 else []
-
-    told = {facet.name for facet in pivot.arrangement.axes.facets}
-    parts: list[str] = []
-    if "model" not in told:
-        models = common(record.spec.model for record in firsts)
-        parts += [f"model {model}" if model != "none" else "loading alone, no model" for model in models]
-    parts += common(f"batch size {record.spec.batch_size}" for record in firsts)
-    parts += common(_epochs(record) for record in firsts)
-    parts += common(
-        "balanced sampling" if record.spec.balanced_sampler else f"shuffle {record.spec.shuffle}" for record in firsts
-    )
-    parts += common(f"on {record.device or record.spec.device}" for record in firsts)
-    # Each by itself: that runs differ in one of them must not hide the others.
-    found = [protocol_parts(record) for record in firsts]
-    parts += [part for part in found[0] if all(part in others for others in found)]
-    for name in _SWITCHES:
-        parts += common(name.replace("_", " ") if getattr(record.spec, name) else "" for record in firsts)
-    augmented = common(augmentation.text(record.spec.augment) for record in firsts)
-    parts += [f"augmented by {names}" for names in augmented]
-    return [f"The same in all runs: {', '.join(parts)}."] if parts else []
-
-
-def _epochs(record: RunRecord) -> str:
-    counted = len(record.measured())
-    warmup = " after a warm-up" if counted < len(record.epochs) else ", no warm-up"
-    return f"{counted} {'epoch' if counted == 1 else 'epochs'}{warmup}"
-
-
 def _caches(firsts: list[RunRecord]) -> list[str]:
     states = dict.fromkeys(cache_words(record) for record in firsts)
     return [f"Page cache (asked for: achieved): {'; '.join(states)}."]
@@ -163,40 +118,12 @@ def _torn(pivot: Pivot) -> list[str]:
     ]
 
 
-def _samples(firsts: list[RunRecord], pivot: Pivot) -> list[str]:
-    label = pivot.arrangement.data_sets.label
-    texts = dict.fromkeys(
-        f"{label(r)}: {r.data.count:,} samples, {sample_text(r)}, {_ORIGINS[r.data.origin]}" for r in firsts if r.data
-    )
-    return [f"Data: {'; '.join(sorted(texts))}."]
-
-
-_ORIGINS = {
-    "official": "official download",
-    "local": "found locally",
-    "synthetic": "SYNTHETIC",
-}
-
-
-def _machine(record: RunRecord) -> str:
-    return f"{machine_text(record)}, bench {record.environment.get('bench') or 'of an unknown version'}"
-
-
 def _revisions(pivot: Pivot) -> list[str]:
     known = {record.environment.get("git_revision") for group in pivot.groups for record in group.records}
     if len(known) < 2:
         return []
     names = ", ".join(sorted(str(revision)[:10] if revision else "an unknown one" for revision in known))
     return [f"Made by {len(known)} revisions of bench, whose readers may differ: {names}."]
-
-
-def _doubts(pivot: Pivot) -> list[str]:
-    """What the runs themselves say that puts their values in doubt, counted."""
-    kinds = Counter(kind for group in pivot.groups for r in group.records for kind in {w.kind for w in r.warnings})
-    if not kinds:
-        return []
-    listed = ", ".join(f"{kind} ({runs} {'run' if runs == 1 else 'runs'})" for kind, runs in sorted(kinds.items()))
-    return [f"Noted with the runs, which puts them in doubt: {listed}. `bench show RUN` explains."]
 
 
 def _left_out(pivot: Pivot) -> list[str]:

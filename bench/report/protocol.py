@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.records.record import RunRecord
+from bench.specs.protocol import NO_MODEL
 
 
 def protocol_text(record: RunRecord) -> str:
@@ -10,15 +11,19 @@ def protocol_text(record: RunRecord) -> str:
     return ", ".join(protocol_parts(record))
 
 
-def protocol_parts(record: RunRecord) -> list[str]:
-    """Return each part of how a network was trained, as far as that is not what happens by default."""
+def protocol_parts(record: RunRecord, *, in_full: bool = False) -> list[str]:
+    """Return each part of how a network was trained, as far as that is not what happens by default.
+
+    ``in_full`` names the optimizer and its learning rate even so, as who repeats the training elsewhere needs them.
+    """
     spec = record.spec
     usual = spec.implied() | ({"weight_decay"} if not spec.weight_decay else set())
-    parts: list[str] = [] if spec.optimizer == "sgd" else [spec.optimizer]
+    always = {"optimizer", "lr"} if in_full and spec.model != NO_MODEL else set()
+    parts: list[str] = [spec.optimizer] if spec.optimizer != "sgd" or "optimizer" in always else []
     parts += [
         f"{name.replace('_', ' ')} {getattr(spec, name):g}"
         for name in ("lr", "weight_decay", "momentum")
-        if name not in usual
+        if name in always or name not in usual
     ]
     parts += [f"{name} {value}" for name in ("val", "test") if (value := getattr(spec, name)) is not None]
     parts += [] if spec.early_stopping is None else [f"early stopping {spec.early_stopping}"]

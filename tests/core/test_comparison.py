@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench.comparisons.comparable import ComparisonError, comparable_metric
 from bench.comparisons.comparison import compare
 from bench.records.comparability import IncomparableError, differences
-from bench.records.record import CampaignInfo, RunRecord, read_record
+from bench.records.record import CampaignInfo, RunRecord, WarningInfo, read_record
 from bench.report import render
 from bench.report.compared import compared_table, sentences
 
@@ -227,6 +227,47 @@ def test_a_control_that_differs_from_itself_is_a_loud_warning() -> None:
     assert found.control.verdict == "slower"
     assert "differs from itself" in found.warnings[0]
     assert compared_table(found).notes[0].startswith("WARNING: The control differs from itself")
+
+
+def test_below_a_comparison_stands_what_was_measured() -> None:
+    spec = {"model": "resnet18", "batch_size": 32, "lr": 0.2, "seed": 17, "optimizer": "sgd", "shuffle": "none"}
+    data = TEMPLATE.data.model_copy(update={"count": 4321, "origin": "synthetic", "dtype": "uint8", "shape": (3, 8, 8)})
+    doubts = [
+        WarningInfo(kind="cpu-speed", message="It changed."),
+        WarningInfo(kind="no-repeats", message="One epoch."),
+    ]
+    runs = [
+        record.model_copy(
+            update={
+                "spec": TEMPLATE.spec.model_copy(update={**spec, "dataset": "cifar10", "dataset_options": {}}),
+                "store": TEMPLATE.store.model_copy(update={"options": {"reader": "library", "format": "png"}}),
+                "data": data,
+                "device": "cuda:0",
+                "environment": {**TEMPLATE.environment, "bench": "7.8.9"},
+                "warnings": doubts if number == 3 else [],
+            }
+        )
+        for number, record in enumerate(campaign(a=BASE, b=TWICE))
+    ]
+    notes = compared_table(compare(runs)).notes
+    backend = TEMPLATE.spec.backend
+    assert f"The same in all cells: reader library; no workers; {backend} format=png." in notes
+    work = "model resnet18, batch size 32, 1 epoch after a warm-up, no shuffle, on cuda:0, sgd, lr 0.2, seed 17"
+    assert f"The same in all runs: {work}." in notes
+    assert "Data: cifar10 (synthetic): 4,321 samples, uint8 3x8x8, SYNTHETIC." in notes
+    assert any(note.startswith("SYNTHETIC DATA: cifar10 is a stand-in.") for note in notes)
+    assert any(note.startswith("Measured on: ") and note.endswith(", bench 7.8.9.") for note in notes)
+    # That a run has one epoch is no doubt where blocks repeat it.
+    assert notes[-1].startswith("Noted with the runs, which puts them in doubt: cpu-speed (1 run).")
+
+
+def test_what_differs_between_cells_is_not_called_the_same() -> None:
+    runs = [
+        record.model_copy(update={"spec": TEMPLATE.spec.model_copy(update={"seed": record.campaign.cell == "b"})})
+        for record in campaign(a=BASE, b=TWICE)
+    ]
+    notes = compared_table(compare(runs, anyway=True)).notes
+    assert "seed" not in next(note for note in notes if note.startswith("The same in all runs"))
 
 
 def test_every_control_is_one_and_no_rival() -> None:

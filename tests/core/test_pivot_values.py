@@ -98,7 +98,7 @@ def test_the_best_is_not_marked_where_it_was_not_shown() -> None:
 def test_what_all_runs_have_in_common_is_told_whatever_they_differ_in() -> None:
     trained = {"optimizer": "adam", "lr": 0.001, "momentum": None, "val": "0.1", "test": "test"}
     made = pivot([run("zarr", **trained), run("zarr", **trained, weight_decay=0.01)])
-    assert ", adam, val 0.1, test test" in all_notes(made)
+    assert ", adam, lr 0.001, val 0.1, test test" in all_notes(made)
     assert "weight decay 0.01" not in all_notes(made)
 
 
