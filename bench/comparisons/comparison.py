@@ -98,6 +98,7 @@ class Comparison:
 
 
 Values = Mapping[str, Mapping[int, float]]
+Slots = Mapping[tuple[str, int], RunRecord]
 """By the name of a cell and the number of a block."""
 
 
@@ -131,7 +132,7 @@ def compare(
     values: Values = {name: _values(chosen, slots, name) for name in names}
     twins = list(dict.fromkeys(_place(r).cell for r in records if _place(r).control))
     twin = baseline if baseline in twins else next(iter(twins), None)
-    cells = _cells(chosen, campaign, values, set(map(control_name, twins)))
+    cells = _cells(chosen, slots, campaign.blocks, values, set(map(control_name, twins)))
     baseline = known_baseline(baseline or twin, [cell.name for cell in cells if not cell.control])
     control = _contrast(control_name(twin), twin, values, campaign) if twin else None
     floor = _noise_floor(control)
@@ -189,7 +190,7 @@ def _differences(runs: Sequence[RunRecord], own: Collection[str]) -> list[Differ
     return found
 
 
-def _values(metric: Metric, slots: Mapping[tuple[str, int], RunRecord], name: str) -> dict[int, float]:
+def _values(metric: Metric, slots: Slots, name: str) -> dict[int, float]:
     values = {}
     for (cell, block), record in slots.items():
         summary = metric.of(record) if cell == name and record.status == "ok" else None
@@ -198,13 +199,14 @@ def _values(metric: Metric, slots: Mapping[tuple[str, int], RunRecord], name: st
     return values
 
 
-def _cells(metric: Metric, campaign: CampaignInfo, values: Values, controls: Collection[str]) -> tuple[Cell, ...]:
+def _cells(metric: Metric, slots: Slots, blocks: int, values: Values, controls: Collection[str]) -> tuple[Cell, ...]:
     cells = []
     for name, by_block in values.items():
         found = list(by_block.values())
-        summary = summarise(found)
+        # By the metric itself: the median of an even number of rates is not the rate at the median time.
+        summary = metric.over([slots[name, block] for block in by_block]) if found else None
         median, interval = summary.median if summary else None, median_interval(found, CONFIDENCE)
-        cells.append(Cell(name, len(found), campaign.blocks - len(found), median, interval, name in controls))
+        cells.append(Cell(name, len(found), blocks - len(found), median, interval, name in controls))
     sign = -1 if metric.better == "higher" else 1
     cells.sort(key=lambda cell: (cell.median is None, sign * (cell.median or 0), cell.name))
     return tuple(cells)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bench.comparisons.comparable import ComparisonError, comparable_metric
 from bench.comparisons.comparison import compare
 from bench.records.comparability import IncomparableError, differences
+from bench.records.metrics import METRICS
 from bench.records.record import CampaignInfo, RunRecord, WarningInfo, read_record
 from bench.report import render
 from bench.report.compared import compared_table, sentences
@@ -82,6 +83,17 @@ def test_a_ratio_is_the_median_of_ratios_within_blocks() -> None:
     assert (cells["a"].median, cells["a"].n, cells["a"].failed) == (1.35, 8, 0)
     assert (cells["a"].interval.low, cells["a"].interval.high) == (1.0, 1.7)
     assert [cell.name for cell in found.cells if cell.control] == ["a again"]
+
+
+def test_the_median_of_a_rate_is_the_rate_at_the_median_time_as_in_a_table() -> None:
+    samples = TEMPLATE.epochs[-1].samples
+    records = campaign(a=BASE, b=TWICE)
+    (cell,) = [cell for cell in compare(records, "samples_per_s").cells if cell.name == "a"]
+    # The median epoch of 1.0, 1.1 … 1.7 s takes 1.35 s; the median of the rates themselves is another number.
+    assert cell.median == pytest.approx(samples / 1.35)
+    assert (cell.interval.low, cell.interval.high) == pytest.approx((samples / 1.7, samples / 1.0))
+    own = [record for record in records if record.campaign.cell == "a" and not record.campaign.control]
+    assert METRICS["samples_per_s"].over(own).median == cell.median
 
 
 def test_drift_that_swamps_the_difference_cancels_within_blocks() -> None:
