@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,13 +15,22 @@ class OutputError(BenchError):
     """A file that cannot be written."""
 
 
-def require_place(path: Path, flag: str = "-o") -> None:
-    """Raise OutputError where a file could not be written to ``path``, given by ``flag``; its folder must exist."""
+def require_place(path: Path, flag: str = "-o", suffixes: Sequence[str] = ()) -> None:
+    """Raise OutputError where a file could not be written to ``path``, given by ``flag``; its folder must exist.
+
+    With ``suffixes``, a file that is there already must have one of them, or be empty: one of another kind is hardly
+    meant to be replaced.
+    """
     if path.is_dir():
         raise OutputError(f"{flag} {path} is a folder. Name a file in it.")
     if path.exists() and not path.is_file():
         # It would be replaced: a device or a pipe is nothing to lose.
         raise OutputError(f"{flag} {path} is no ordinary file. Choose another.")
+    if suffixes and path.suffix.lower() not in suffixes and path.exists() and path.stat().st_size:
+        raise OutputError(
+            f"{flag} {path} is there already, and is not replaced as its name does not end in {' or '.join(suffixes)}. "
+            "Choose another name, or remove it."
+        )
     folder = path.absolute().parent
     if not folder.is_dir():
         raise OutputError(f"{flag} {path}: there is no folder {path.parent}. Make it, or choose another.")

@@ -11,7 +11,9 @@ from bench.commands.flags import Results
 
 
 def chart(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The SVG file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write: .svg; replaced if it is there.")
+    ],
     results: Results = Path("results"),
     metric: Annotated[str, typer.Option(help="What bars show; see `bench list metrics`.")] = "epoch_s",
     where: Annotated[
@@ -33,6 +35,8 @@ def chart(
 
     picture.require_drawable(metric)
     files.require_place(output)
+    if output.suffix.lower() != ".svg":
+        raise files.OutputError(f"-o {output}: a chart is a picture in SVG. The name must end in .svg.")
     conditions = facets.conditions(where or [])
     found, errors = records.read_all(results)
     for error in errors:

@@ -14,10 +14,20 @@ def confusion(
     run: Annotated[str, typer.Argument(help="A record's file, the start of its name, or last.")],
     results: Results = Path("results"),
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all numbers, with names.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write all numbers, with names, as CSV; a .csv that is there is replaced.",
+            show_default=False,
+        ),
     ] = None,
     svg: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a picture, in light and dark.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a picture, in light and dark, as SVG; an .svg that is there is replaced.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Show which classes a trained network took for which, in the test at the end of a run (`bench run --test`).
@@ -31,9 +41,9 @@ def confusion(
 
     path, record = records.find(run, results)
     found = tested(record, path.stem)
-    for place, flag in ((csv, "--csv"), (svg, "--svg")):
+    for place, kind in ((csv, "csv"), (svg, "svg")):
         if place is not None:
-            files.require_place(place, flag)
+            files.require_place(place, f"--{kind}", (f".{kind}",))
     if csv is None and svg is None:
         console.print_table(confusion_table(found))
     if csv is not None:

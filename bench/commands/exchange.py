@@ -19,7 +19,13 @@ class NoRecordsError(BenchError):
 def export(
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", metavar="FILE", help="The file to write: .csv or .parquet.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The file to write: .csv or .parquet; replaced if it is there.",
+            show_default=False,
+        ),
     ],
     results: Results = Path("results"),
 ) -> None:

@@ -75,7 +75,11 @@ def regress(
         ),
     ] = 5.0,
     summary: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a summary in Markdown, as for a pull request.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a summary in Markdown, as for a pull request; an earlier summary is replaced.",
+        ),
     ] = None,
     data_dir: DataDir = None,
     results: Results = Path("results"),
@@ -103,6 +107,10 @@ def regress(
         raise RegressFlagsError("A baseline says itself what to run. Leave out --backend, --dataset and what to do.")
     if summary is not None and not summary.absolute().parent.is_dir():
         raise RegressFlagsError(f"--summary {summary}: there is no such folder. Make it, or choose another.")
+    if summary is not None and not _replaceable(summary):
+        raise RegressFlagsError(
+            f"--summary {summary} is there already, and is no summary of bench. Choose another name."
+        )
     known = baselines.read(name, results)
     count = blocks or known.blocks
     attempt = dataclasses.replace(attempt, ceiling=known.ceiling)
@@ -206,6 +214,19 @@ def _judged(known: Baseline, runs: list[Measured], effect: float) -> Regressed:
         known.runs, runs, effect=effect, tasks=around.tasks, times_not_held=around.times_not_held
     )
     return Regressed(known, tuple(runs), findings, around, _failed(runs), effect)
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether nothing but an earlier summary would be lost: other documents end in .md as well."""
+    from bench.report.regressed import SUMMARY_BEGINS
+
+    if not path.is_file():
+        return True
+    try:
+        begins = path.read_bytes()[: len(SUMMARY_BEGINS)]
+    except OSError as error:
+        raise RegressFlagsError(f"--summary {path}: {error.strerror}. Choose another file.") from error
+    return begins in (b"", SUMMARY_BEGINS.encode())
 
 
 def _show(found: Regressed, format: str, into: Path | None) -> None:

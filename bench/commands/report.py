@@ -23,7 +23,7 @@ def report(
     from bench.page.content import page_content
     from bench.records import results as records
 
-    files.require_place(output)
+    files.require_place(output, suffixes=(".html", ".htm"))
     found, errors = records.read_all(results)
     for error in errors:
         console.say(f"bench: {error}")

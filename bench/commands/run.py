@@ -65,7 +65,8 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write what the last evaluation (--test, else --val) took each sample for, as CSV.",
+            help="Write what the last evaluation (--test, else --val) took each sample for, as CSV; a .csv that is "
+            "there is replaced.",
             show_default=False,
         ),
     ] = None,
@@ -242,6 +243,7 @@ def _require_files(turn: _Turn, repeats: int) -> None:
             raise SpecError(f"{flag} goes with a network: --model none trains nothing.")
         if repeats > 1:
             raise SpecError(f"{flag} is the file of one training: leave --repeats out.")
-        require_place(path, flag)
+        # A checkpoint that is there is read first, which shows whether it is one.
+        require_place(path, flag, (".csv",) if flag == "--predictions" else ())
     if turn.predictions is not None and spec.val is None and spec.test is None:
         raise SpecError("--predictions goes with --test or --val: nothing else is predicted.")

@@ -18,6 +18,9 @@ from bench.report.tables import Table, data_label, machine_text, work_text
 
 _DISTURBANCES = frozenset({"cpu-speed", "cpu-steal", "other-processes"})
 
+SUMMARY_BEGINS = "### bench regress"
+"""The first words of every summary."""
+
 
 @dataclass(frozen=True, slots=True)
 class Regressed:
@@ -91,7 +94,7 @@ def summary(found: Regressed) -> str:
     worse = len({(finding.cell, finding.metric.key) for finding in found.worse})
     heading = "no regression shown" if not worse else f"{worse} regression{'s' if worse > 1 else ''}"
     table = render.markdown(regressed_table(found))
-    lines = [f"### bench regress {found.baseline.name}: {heading}", ""]
+    lines = [f"{SUMMARY_BEGINS} {found.baseline.name}: {heading}", ""]
     lines += [f"- {sentence}" for sentence in sentences(found)]
     lines += ["", "<details><summary>All metrics</summary>", "", table, "</details>", ""]
     return "\n".join(lines)

@@ -70,6 +70,7 @@ def test_the_command_writes_a_file_whole_or_says_why_not(tmp_path: Path, monkeyp
     def call(*arguments: str):
         return CliRunner().invoke(app, ["chart", *arguments], standalone_mode=False)
 
+    Path("paper.tex").write_text("years of work")
     assert "No finished runs" in str(call("-o", "a.svg").exception)
     for record in campaign({"zarr": 2.0, "hdf5": 1.0}):
         results.write(record, Path("results"))
@@ -81,12 +82,14 @@ def test_the_command_writes_a_file_whole_or_says_why_not(tmp_path: Path, monkeyp
         (("-o", "c.svg", "--metric", "speed"), "there is no such metric"),
         (("-o", "none/c.svg"), "there is no folder none"),
         (("-o", "."), "is a folder"),
+        (("-o", "paper.tex"), "-o paper.tex: a chart is a picture in SVG. The name must end in .svg."),
         (("-o", "c.svg", "--where", "backend=tar"), "no record meets it"),
     ):
         failed = call(*arguments)
         assert words in str(failed.exception)
         assert failed.exit_code == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "b.svg", "results"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.svg", "b.svg", "paper.tex", "results"]
+    assert Path("paper.tex").read_text() == "years of work"
 
 
 def test_one_ceiling_stands_for_all_methods_the_median_of_their_runs() -> None:

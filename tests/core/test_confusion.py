@@ -140,5 +140,9 @@ def test_flags_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     path = str(results.write(trained(), tmp_path))
     missing = call("confusion", path, "--svg", str(tmp_path / "none" / "c.svg"))
     assert str(missing.exception).startswith(f"--svg {tmp_path}/none/c.svg: there is no folder")
+    for flag in ("--svg", "--csv"):
+        (tmp_path / "paper.tex").write_text("years of work")
+        assert "paper.tex is there already" in str(call("confusion", path, flag, str(tmp_path / "paper.tex")).exception)
+        assert (tmp_path / "paper.tex").read_text() == "years of work"
     both = call("show", path, "--classes", "--json")
     assert str(both.exception).startswith("--classes goes with neither --json nor --into")

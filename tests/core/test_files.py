@@ -39,3 +39,16 @@ def test_a_place_that_cannot_take_a_file_is_told_before_any_work(tmp_path: Path)
             require_place(place)
     require_place(tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_name_shows_to_be_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    mine = tmp_path / "paper.tex"
+    mine.write_text("years of work")
+    with pytest.raises(
+        OutputError, match=r"^--csv .*paper\.tex is there already, and is not replaced .* end in \.csv\."
+    ):
+        require_place(mine, "--csv", (".csv",))
+    for name, content in (("old.csv", "a,b"), ("OLD.CSV", "a,b"), ("empty.txt", "")):
+        (tmp_path / name).write_text(content)
+        require_place(tmp_path / name, "--csv", (".csv",))
+    require_place(tmp_path / "new.txt", "--csv", (".csv",))

@@ -270,6 +270,7 @@ def test_a_result_that_cannot_be_shown_is_recorded_all_the_same(
         (("--model", "none", "--checkpoint", "c.pt"), "--checkpoint goes with a network"),
         (("--checkpoint", "c.pt", "--repeats", "2"), "--checkpoint is the file of one training: leave --repeats out."),
         (("--checkpoint", "no/c.pt"), "--checkpoint no/c.pt: there is no folder no."),
+        (("--test", "test", "--predictions", "paper.tex"), "--predictions paper.tex is there already"),
         (("--predictions", "p.csv"), "--predictions goes with --test or --val: nothing else is predicted."),
     ],
 )
@@ -277,6 +278,7 @@ def test_what_makes_no_sense_is_refused_at_once(
     flags: tuple[str, ...], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("paper.tex").write_text("years of work")
     arguments = ["run", "--backend", "memmap", "--dataset", "cifar10", "--data-dir", str(tmp_path / "data"), *flags]
     result = CliRunner().invoke(app, arguments, standalone_mode=False)
     assert result.exit_code != 0

@@ -99,6 +99,17 @@ def test_a_slower_backend_exits_3_and_the_summary_names_it(laboratory: Laborator
     # The wobble of the simulated runs moves their median by 1 %.
     assert "hdf5[library]: epoch is slower: 1.14" in text
     assert "<details>" in text
+    assert regress("main", "--summary", "summary.md").exception.exit_code == 3
+
+
+def test_a_document_is_not_taken_for_a_summary(laboratory: Laboratory) -> None:
+    regress(*SAVE, "--blocks", "1")
+    laboratory.done.clear()
+    Path("README.md").write_text("# Years of work\n")
+    found = regress("main", "--summary", "README.md")
+    assert str(found.exception).startswith("--summary README.md is there already, and is no summary of bench.")
+    assert Path("README.md").read_text() == "# Years of work\n"
+    assert not laboratory.done
 
 
 def test_a_counter_that_was_zero_is_a_regression_in_words(laboratory: Laboratory) -> None:

@@ -80,6 +80,7 @@ def test_the_command_writes_a_report_and_names_what_it_could_not_read(bench, tmp
         ("missing/out.html", "-o missing/out.html: there is no folder missing."),
         ("results", "-o results is a folder."),
         ("results/0.json/out.html", "there is no folder results/0.json."),
+        ("results/0.json", "-o results/0.json is there already, and is not replaced"),
         ("/dev/null", "-o /dev/null is no ordinary file."),
         ("/proc/out.html", "-o /proc/out.html: cannot write to /proc"),
     ],
