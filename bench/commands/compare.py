@@ -74,11 +74,15 @@ def compare(
     from bench import console
     from bench.comparisons import comparable, comparison
     from bench.records import results as folder
+    from bench.report import document
 
     failed: list[RunRecord] = []
     comparable.comparable_metric(metric)
     if into is not None and not into.is_file():
         raise CompareError(f"--into {into}: there is no such file. Make it, with the two lines that --help names.")
+    if into is not None:
+        # Before hours of runs.
+        document.read(into)
     if recorded is not None and (backend or dataset):
         raise CompareError("--recorded runs nothing: leave out --backend and --dataset, or leave out --recorded.")
     if recorded is None:

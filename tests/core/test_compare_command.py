@@ -160,6 +160,12 @@ def test_what_cannot_be_compared_is_one_line(laboratory: list[RunRecord], argume
     assert not laboratory, "it is known before anything runs"
 
 
+def test_a_document_that_cannot_be_read_is_refused_before_any_run(laboratory: list[RunRecord]) -> None:
+    Path("page.md").write_bytes(b"\xe4\n<!-- bench compare -->\n<!-- /bench compare -->\n")
+    assert "page.md: it is not UTF-8" in str(compare(*TWO, "--into", "page.md").exception)
+    assert not laboratory
+
+
 def test_it_writes_markdown_into_a_document(laboratory: list[RunRecord]) -> None:
     Path("page.md").write_text("Before\n<!-- bench compare -->\nold\n<!-- /bench compare -->\nafter\n")
     assert compare(*TWO, "--into", "page.md").exit_code == 0

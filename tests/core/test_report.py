@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.contracts.errors import BenchError
 from bench.records import checks
 from bench.records.groups import equal_runs
 from bench.records.metrics import METRICS, significant
@@ -452,3 +453,41 @@ def test_generated_passages_replace_only_what_is_between_their_markers(tmp_path:
         document.update(path, "other", "x")
     with pytest.raises(document.DocumentError, match="Cannot update"):
         document.update(tmp_path / "missing.md", "t", "x")
+
+
+def test_a_document_keeps_its_line_ends_its_permissions_and_its_link(tmp_path: Path) -> None:
+    path, link = tmp_path / "doc.md", tmp_path / "link.md"
+    path.write_bytes(b"a\r\n<!-- t -->\r\nold\r\n<!-- /t -->\r\nz\r\nlone\nend\r\n")
+    path.chmod(0o640)
+    link.symlink_to("doc.md")
+    document.update(link, "t", "new\n\nÄ\n")
+    assert path.read_bytes() == (b"a\r\n<!-- t -->\r\nnew\r\n\r\n\xc3\x84\r\n<!-- /t -->\r\nz\r\nlone\nend\r\n")
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_document_that_is_no_utf_8_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "doc.md"
+    content = "ä\n<!-- t -->\n<!-- /t -->\n".encode("latin-1")
+    path.write_bytes(content)
+    with pytest.raises(document.DocumentError, match=r"^Cannot update .*doc\.md: it is not UTF-8\."):
+        document.update(path, "t", "x")
+    assert path.read_bytes() == content
+
+
+def test_a_document_that_cannot_be_written_whole_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "doc.md"
+    path.write_text("a\n<!-- t -->\nold\n<!-- /t -->\nz\n")
+    written = Path.write_text
+
+    def full(self: Path, text: str, **named: str) -> None:
+        written(self, text[:5], **named)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(BenchError, match=r"doc\.md: No space left on device"):
+        document.update(path, "t", "new")
+    assert path.read_text() == "a\n<!-- t -->\nold\n<!-- /t -->\nz\n"
+    assert list(tmp_path.iterdir()) == [path]
