@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
 from bench.report.confusion import Tested
 
-_SIDE, _MARGIN, _HEAD, _FOOT = 720, 16, 64, 62
+_SIDE, _MARGIN, _FOOT = 720, 16, 62
+_LEAST_WIDTH = 440
 _SMALLEST, _LARGEST = 4, 44
 """Pixels of a cell, whatever the number of classes."""
 
@@ -18,6 +20,9 @@ _LINE, _CHARACTER, _NAME = 13, 6.6, 22
 """Pixels between names of classes and of a letter; letters of a name."""
 
 _SHADES = 5
+
+_TITLE_LINE, _TITLE_CHARACTER, _ABOUT_CHARACTER = 20, 9.8, 7.4
+"""Pixels between lines above the picture, and of their letters where the system's font is a wide one (DejaVu Sans)."""
 
 _STYLE = """\
 text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328 }
@@ -41,14 +46,17 @@ def heat_map(found: Tested) -> str:
     named = range(0, count, every)
     names = [_shortened(name) for name in found.classes]
     space = _CHARACTER * max((len(names[place]) for place in named), default=0) + 8
-    left, top, side = _MARGIN + 18 + space, _HEAD + 16 + space, cell * count
-    width = max(left + side + _MARGIN, _MARGIN * 2 + 7.2 * max(len(found.title), len(found.about)))
+    left, side = _MARGIN + 18 + space, cell * count
+    width = max(left + side + _MARGIN, _LEAST_WIDTH)
+    heading = [("title", line) for line in _wrapped(found.title, (width - 2 * _MARGIN) / _TITLE_CHARACTER)]
+    heading += [("quiet", line) for line in _wrapped(found.about, (width - 2 * _MARGIN) / _ABOUT_CHARACTER)]
+    head = 24 + _TITLE_LINE * len(heading)
+    top = head + 16 + space
     height = top + side + _FOOT
     summary = f"Confusion matrix of {count} classes. {found.title}: {found.about}."
     body = [
-        f'<text class="title" x="{_MARGIN}" y="30">{escape(found.title)}</text>',
-        f'<text class="quiet" x="{_MARGIN}" y="50">{escape(found.about)}</text>',
-        f'<text class="quiet" x="{left + side / 2:.0f}" y="{_HEAD + 8}" text-anchor="middle">predicted</text>',
+        *_lines(heading),
+        f'<text class="quiet" x="{left + side / 2:.0f}" y="{head + 8}" text-anchor="middle">predicted</text>',
         f'<text class="quiet" text-anchor="middle" transform="translate({_MARGIN + 10} {top + side / 2:.0f}) '
         'rotate(-90)">true</text>',
         *_names(names, named, cell, left, top),
@@ -67,6 +75,15 @@ def heat_map(found: Tested) -> str:
             "",
         ]
     )
+
+
+def _wrapped(text: str, letters: float) -> list[str]:
+    return textwrap.wrap(text, int(letters), break_on_hyphens=False)
+
+
+def _lines(heading: Sequence[tuple[str, str]]) -> Iterator[str]:
+    for number, (kind, line) in enumerate(heading):
+        yield f'<text class="{kind}" x="{_MARGIN}" y="{30 + _TITLE_LINE * number}">{escape(line)}</text>'
 
 
 def _names(names: Sequence[str], named: range, cell: int, left: float, top: float) -> Iterator[str]:

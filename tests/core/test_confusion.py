@@ -90,6 +90,23 @@ def test_shades_are_shares_of_the_true_class() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["cnn", "esc-crnn-attention", "x" * 90])
+@pytest.mark.parametrize("classes", [2, 30])
+def test_the_title_lies_within_the_picture_in_a_wide_font(name: str, classes: int) -> None:
+    record = with_classes(classes)
+    found = found_in(record.model_copy(update={"spec": record.spec.model_copy(update={"model": name})}), "x")
+    drawn = ElementTree.fromstring(heat_map(found))
+    # Pixels of a letter of DejaVu Sans in bold at 14 pixels, and at 12, in titles such as these.
+    for kind, said, letter in (("title", found.title, 9.6), ("quiet", found.about, 7.2)):
+        lines = [text for text in drawn.iter(f"{SVG}text") if text.get("class") == kind and text.get("x") == "16"]
+        assert "".join(line.text for line in lines).replace(" ", "") == said.replace(" ", "")
+        assert max(len(line.text) for line in lines) * letter + 16 <= float(drawn.get("width"))
+        assert len({line.get("y") for line in lines}) == len(lines)
+    (above,) = [text for text in drawn.iter(f"{SVG}text") if text.text == "predicted"]
+    heads = [float(text.get("y")) for text in drawn.iter(f"{SVG}text") if text.get("x") == "16"]
+    assert max(heads) < float(above.get("y")) - 10
+
+
 def test_200_classes_fit_without_numbers_and_with_some_names() -> None:
     drawn = picture(with_classes(200))
     assert len(cells(drawn)) == 200
