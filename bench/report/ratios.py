@@ -79,12 +79,7 @@ def ratios(groups: Sequence[Group], metric: str, baseline: str, methods: Methods
         return {id(group): _to_ceiling(group) for group in groups}
     found: dict[int, Ratio] = {}
     for work in same_work(groups):
-        own = [group for group in work.groups if _is_method(group.first, baseline, methods)]
-        if len(own) > 1:
-            names = "; ".join(methods.label(group.first) for group in own)
-            first = own[0].first
-            hint = f"Say which by more of its words, such as {_named_reader(first)}."
-            raise PivotError(f"--baseline {baseline} fits {len(own)} methods: {names}. {hint}")
+        own = _chosen(work, baseline, methods)
         contrasts = Contrasts(work, metric)
         for group in work.groups:
             if not own:
@@ -97,6 +92,20 @@ def ratios(groups: Sequence[Group], metric: str, baseline: str, methods: Methods
             else:
                 found[id(group)] = _to_group(group, own[0], metric, contrasts)
     return found
+
+
+def _chosen(work: Work, baseline: str, methods: Methods) -> list[Group]:
+    """Return the group that a baseline names, if any; what a table calls a method is that one, whatever else fits."""
+    fitting = [group for group in work.groups if _is_method(group.first, baseline, methods)]
+    labels = [methods.label(group.first) for group in fitting]
+    if labels.count(baseline) == 1:
+        return [fitting[labels.index(baseline)]]
+    if len(fitting) < 2:
+        return fitting
+    own = next((label for label in labels if labels.count(label) == 1), "")
+    quoted = f'"{own}"' if " " in own else own
+    hint = f" Say which by more of its words, such as {quoted}." if own else ""
+    raise PivotError(f"--baseline {baseline} fits {len(fitting)} methods: {'; '.join(labels)}.{hint}")
 
 
 def _is_method(record: RunRecord, name: str, methods: Methods) -> bool:

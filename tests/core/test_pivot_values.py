@@ -1,6 +1,7 @@
 """What cells say: values with intervals, ratios, best values that were shown, and why there is nothing."""
 
 import math
+import re
 
 import pytest
 from tabled import BASE, QUIET, TEMPLATE, campaign, failed, pivot, run
@@ -257,6 +258,20 @@ def test_a_baseline_that_cannot_be_is_refused(baseline: str, metrics: str, said:
     records = [run("zarr"), run("hdf5"), run("zarr", options={"reader": "mapped"})]
     with pytest.raises(PivotError, match=said):
         pivot(records, metrics=metrics, baseline=baseline)
+
+
+def test_the_hint_at_a_baseline_that_fits_several_methods_fits_one() -> None:
+    png = run("filesystem", 2.0, options={"format": "png"})
+    npy, slow = (run("filesystem", s, options={"format": "npy"}, workers=n) for s, n in ((1.0, 0), (4.0, 2)))
+    for records, name in (
+        ([png, npy], "filesystem"),
+        ([npy, slow], "filesystem[library]"),
+        ([png, npy, slow], "filesystem"),
+    ):
+        with pytest.raises(PivotError, match=f"fits {len(records)} methods") as refused:
+            pivot(records, baseline=name)
+        hint = re.search('such as "?(.+?)"?\\.$', str(refused.value))[1]
+        assert [row[2] for row in only(pivot(records, baseline=hint)).rows].count("1") == 1
 
 
 @pytest.mark.parametrize("name", ["zarr[mapped]", "zarr reader=mapped", "zarr[mapped] chunk=16"])
