@@ -48,7 +48,7 @@ def folds_title(found: CrossValidation) -> str:
 
 def folds_notes(found: CrossValidation) -> list[str]:
     """Return what was run, and whether anything is missing or there twice."""
-    notes = [f"{_work(found)} Standard deviation: of a sample, n - 1."]
+    notes = [f"{_work(found)}{_tested(found)} Standard deviation: of a sample, n - 1."]
     if missing := found.missing:
         listed = ", ".join(map(str, missing))
         notes.append(
@@ -64,13 +64,27 @@ def _work(found: CrossValidation) -> str:
     """Return what was done in each fold: folds may be of different sizes, and stop after other numbers of epochs."""
     folds_of: dict[str, list[int]] = {}
     for fold, record in sorted(found.results.items()):
-        folds_of.setdefault(work_text(record), []).append(fold)
+        folds_of.setdefault(work_text(record, in_full=True), []).append(fold)
     if len(folds_of) < 2:
-        return f"Each fold: {work_text(found.first)}."
-    return " ".join(
-        f"{'Fold' if len(folds) == 1 else 'Folds'} {', '.join(map(str, folds))}: {text}."
-        for text, folds in folds_of.items()
-    )
+        return f"Each fold: {work_text(found.first, in_full=True)}."
+    return " ".join(f"{_named(folds).capitalize()}: {text}." for text, folds in folds_of.items())
+
+
+def _tested(found: CrossValidation) -> str:
+    """Return how many samples each fold was tested on: an accuracy of few of them weighs as much as one of many."""
+    folds_of: dict[int, list[int]] = {}
+    for fold, record in sorted(found.results.items()):
+        if record.test is not None:
+            folds_of.setdefault(record.test.samples, []).append(fold)
+    if not folds_of:
+        return ""
+    if len(folds_of) == 1:
+        return f" Tested on {next(iter(folds_of)):,} samples each."
+    return f" Tested on {', '.join(f'{samples:,} samples ({_named(folds)})' for samples, folds in folds_of.items())}."
+
+
+def _named(folds: Sequence[int]) -> str:
+    return f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(map(str, folds))}"
 
 
 def folds_csv(found: Sequence[CrossValidation], metrics: Sequence[str]) -> str:

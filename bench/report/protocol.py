@@ -6,11 +6,6 @@ from bench.records.record import RunRecord
 from bench.specs.protocol import NO_MODEL
 
 
-def protocol_text(record: RunRecord) -> str:
-    """Return how a network was trained, in short, as far as that is not what happens by default."""
-    return ", ".join(protocol_parts(record))
-
-
 def protocol_parts(record: RunRecord, *, in_full: bool = False) -> list[str]:
     """Return each part of how a network was trained, as far as that is not what happens by default.
 

@@ -9,7 +9,7 @@ from bench.records.groups import equal_runs
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.records.record import RunRecord
 from bench.report.learning import learning_notes
-from bench.report.protocol import protocol_text, samples_text
+from bench.report.protocol import protocol_parts, samples_text
 from bench.specs import augmentation
 from bench.specs.spec import NO_MODEL, PREFETCH_BATCHES
 from bench.stats import needed_count
@@ -108,14 +108,18 @@ def options_text(record: RunRecord) -> str:
     return " ".join(f"{key}={value}" for key, value in shown.items())
 
 
-def work_text(record: RunRecord) -> str:
-    """Return what decides, beside data and order, whether two runs did the same work, in short."""
+def work_text(record: RunRecord, *, in_full: bool = False) -> str:
+    """Return what decides, beside data and order, whether two runs did the same work, in short.
+
+    ``in_full`` names optimizer, learning rate and seed even where they are the usual ones.
+    """
     spec = record.spec
     parts = [samples_text(record), f"batch {spec.batch_size}", _workers_text(record), _epochs_text(record)]
-    parts += [record.device or spec.device, protocol_text(record)]
+    parts += [record.device or spec.device, *protocol_parts(record, in_full=in_full)]
     switches = ("amp", "compile", "channels_last", "deterministic")
     parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
     parts += [f"augmented by {augmentation.text(spec.augment)}"] if spec.augment else []
+    parts += [f"seed {spec.seed}"] if in_full else []
     return ", ".join(part for part in parts if part)
 
 

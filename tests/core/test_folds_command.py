@@ -143,3 +143,17 @@ def test_folds_of_different_sizes_are_not_said_to_be_alike() -> None:
     (unlike,) = cross_validations([of_size(1, 1000), of_size(2, 950), of_size(3, 1000)])
     assert folds_notes(unlike)[0].startswith("Folds 1, 3: 900 of 1,000 samples, batch ")
     assert " Fold 2: 900 of 950 samples, batch " in folds_notes(unlike)[0]
+
+
+def test_below_the_folds_stand_optimizer_seed_and_what_they_were_tested_on() -> None:
+    def tested_on(number: int, samples: int) -> RunRecord:
+        record = fold(number, right=5, optimizer="sgd", lr=0.05, seed=17)
+        return record.model_copy(update={"test": record.test.model_copy(update={"samples": samples})})
+
+    (alike,) = cross_validations([tested_on(1, 1200), tested_on(2, 1200)])
+    (said, *_) = folds_notes(alike)
+    # Both are what happens by default.
+    assert ", sgd, lr 0.05, " in said
+    assert ", seed 17. Tested on 1,200 samples each. Standard deviation" in said
+    (unlike,) = cross_validations([tested_on(1, 1200), tested_on(2, 873), tested_on(3, 1200)])
+    assert " Tested on 1,200 samples (folds 1, 3), 873 samples (fold 2)." in folds_notes(unlike)[0]
