@@ -19,6 +19,7 @@ from bench.records.bottleneck import common_ceiling_s
 from bench.records.groups import Group, Work, asked, equal_runs, finished, same_work
 from bench.records.metrics import METRICS
 from bench.records.record import RunRecord
+from bench.report.cells import judge as judge_metric
 from bench.report.labels import Methods
 from bench.report.tables import COMPARED_METRICS, sample_text
 from bench.specs import augmentation
@@ -99,6 +100,12 @@ def _work(work: Work, without_result: Failures, lines: int, tests: KeptTests) ->
     curves, validated = accuracies(ordered.groups), validations(ordered)
     for found, losses, curve, after, place in zip(methods, equal.losses, curves, validated, tested, strict=True):
         found |= {"losses": [losses.equal, losses.where], "curve": curve, "validated": after, "test": place}
+    for key in COLUMNS:
+        # As `bench table` marks them: the best median may be one of many that were not told apart.
+        judged = judge_metric(ordered.groups, key)
+        for found, group in zip(methods, ordered.groups, strict=True):
+            if judged.is_best(group):
+                found["metrics"][key]["best"] = True
     for found, group in zip(methods[:lines], ordered.groups, strict=False):
         found["line"] = time_line(group)
     return {
@@ -113,6 +120,7 @@ def _work(work: Work, without_result: Failures, lines: int, tests: KeptTests) ->
             "also": verdict.also,
             "doubts": verdict.doubts,
             "best": verdict.best,
+            "shown": ranking.shown and verdict.sureness != "not shown",
             "close": verdict.close,
         },
         "equality": {"equal": equal.equal, "text": equal.text, "evaluated": equal.evaluated},

@@ -46,22 +46,11 @@ Bench.table = (() => {
     return cell;
   }
 
-  /* The best value of each column, where a direction is better and not all are alike. */
-  function bestValues(methods, keys) {
-    const found = {};
-    for (const key of keys) {
-      const values = methods
-        .map((method) => method.metrics[key]?.v)
-        .filter((value) => value !== null && value !== undefined);
-      const better = Bench.content.metrics[key].better;
-      if (values.length < 2 || better === "neither" || Math.min(...values) === Math.max(...values)) continue;
-      found[key] = better === "lower" ? Math.min(...values) : Math.max(...values);
-    }
-    return found;
-  }
-
   function againstCell(method, work) {
-    if (method === work.methods[work.verdict.best]) return make("td", { className: "number", textContent: "1 (best)" });
+    if (method === work.methods[work.verdict.best]) {
+      const textContent = work.verdict.shown ? "1 (best)" : "1 (reference)";
+      return make("td", { className: "number", textContent });
+    }
     const found = method.against;
     if (!found) return make("td", { className: "number", textContent: "not tested" });
     const exact = (value) => fixed(value, found.decimals);
@@ -73,7 +62,7 @@ Bench.table = (() => {
     return cell;
   }
 
-  function row(method, work, keys, best, change) {
+  function row(method, work, keys, change) {
     const name = make("button", {
       type: "button",
       onclick: () => change({ detail: method.label }),
@@ -88,7 +77,7 @@ Bench.table = (() => {
     const cells = keys.map((key) => {
       const value = method.metrics[key];
       if (!value) return make("td", { className: "number", textContent: "n/a" });
-      const leading = key in best && value.v === best[key] ? "number bestcell" : "number";
+      const leading = value.best ? "number bestcell" : "number";
       const cell = make("td", { className: leading, textContent: value.t });
       if (value.r && (key === "epoch_s" || key === "samples_per_s")) {
         cell.append(make("span", { className: "spread", textContent: `${number(value.r[0])}…${number(value.r[1])}` }));
@@ -102,12 +91,11 @@ Bench.table = (() => {
   function draw(work, view, change) {
     const shown = rows(work, view);
     const keys = Bench.content.columns.filter((key) => work.methods.some((method) => method.metrics[key]));
-    const best = bestValues(shown, keys);
     const { metrics } = Bench.content;
     const head = [
       heading("label", "method", "", view, change),
       heading("runs", "runs", "", view, change),
-      heading("against", "against the best", "", view, change),
+      heading("against", "ratio of epochs", "", view, change),
       ...keys.map((key) => heading(key, metrics[key].label, metrics[key].unit, view, change)),
     ];
     const table = Bench.byId("table");
@@ -116,7 +104,7 @@ Bench.table = (() => {
       table,
       make("caption", { className: "quiet", hidden: true, textContent: `Methods on ${work.title}` }),
       make("thead", {}, make("tr", {}, ...head)),
-      make("tbody", {}, ...shown.map((method) => row(method, work, keys, best, change))),
+      make("tbody", {}, ...shown.map((method) => row(method, work, keys, change))),
     );
     if (focused) table.querySelector(`[data-sort="${CSS.escape(focused)}"]`)?.focus();
     const all = work.methods.length;

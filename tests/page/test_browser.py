@@ -88,6 +88,20 @@ def test_the_table_sorts_by_any_column_and_says_so(show) -> None:
     assert labels(page)[0] == "memmap[library]"
 
 
+def test_bold_and_best_are_only_what_was_shown(show) -> None:
+    def found(page) -> tuple[list[str], str]:
+        bold = page.locator("#table tbody td.bestcell").all_inner_texts()
+        return [text.split("\n")[0] for text in bold], page.locator("#table tbody tr").first.inner_text()
+
+    bold, first = found(show(THREE))
+    assert "1.20" in bold
+    assert "1 (best)" in first
+    unsure = [record.model_copy(update={"campaign": None}) for record in THREE]
+    bold, first = found(show(unsure))
+    assert bold == []
+    assert "1 (reference)" in first
+
+
 def test_filters_narrow_table_and_charts(show) -> None:
     page = show(THREE)
     page.locator("#filter").fill("ZARR")

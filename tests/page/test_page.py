@@ -42,6 +42,37 @@ def test_methods_that_were_not_told_apart_are_a_choice_between_them() -> None:
     assert any("Shown to be slower: 1 of 2" in text for text in verdict["why"])
 
 
+def bests(work: dict) -> dict[str, list[str]]:
+    """Which quantities of each method stand in bold."""
+    return {
+        method["label"]: sorted(key for key, found in method["metrics"].items() if found.get("best"))
+        for method in work["methods"]
+    }
+
+
+def test_only_what_was_shown_to_be_best_is_marked() -> None:
+    records = [
+        run(name, block, seconds * NOISE[block], store_bytes=size, ideal_s=1.24, **changes)
+        for block in range(BLOCKS)
+        for name, seconds, size, changes in (
+            ("zarr", 2.0, 3_000_000, {}),
+            ("zarr", 2.0, 3_000_000, {"control": True}),
+            ("memmap", 1.2, 1_000_000, {}),
+        )
+    ]
+    work = only_work(records)
+    # 3 % below a ceiling of 1.24 s is no merit, and the stores' preparation was measured once for each.
+    assert work["methods"][0]["metrics"]["over_ceiling"]["v"] == pytest.approx(-3.2, abs=0.1)
+    assert work["verdict"]["shown"]
+    found = bests(work)
+    assert found["zarr[library]"] == []
+    assert {"epoch_s", "samples_per_s", "store_mb"} <= set(found["memmap[library]"])
+    assert not {"over_ceiling", "prepare_s"} & set(found["memmap[library]"])
+    apart = only_work([record.model_copy(update={"campaign": None}) for record in records])
+    assert not apart["verdict"]["shown"]
+    assert bests(apart) == {"memmap[library]": ["store_mb"], "zarr[library]": []}, "runs not made in turns show nothing"
+
+
 def test_of_runs_that_were_not_made_in_turns_nothing_is_claimed() -> None:
     records = [run(name, 0, seconds, campaign=False) for name, seconds in (("zarr", 9.0), ("memmap", 1.5))]
     verdict = only_work(records)["verdict"]
