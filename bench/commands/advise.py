@@ -119,7 +119,7 @@ def advise(
 
 def _advice(records: list[RunRecord], everything: list[RunRecord], aim: str, training: int) -> tuple[Advice, list[str]]:
     from bench.comparisons import advice
-    from bench.report.tables import cache_text, data_label, work_text
+    from bench.report.tables import caches_text, data_label, work_text
 
     chosen, others = advice.choose_work(records)
     own = {id(record) for record in chosen.records}
@@ -131,7 +131,7 @@ def _advice(records: list[RunRecord], everything: list[RunRecord], aim: str, tra
     first = chosen.first
     notes = [
         f"By {len(chosen.records)} runs: {data_label(first)}, model {first.spec.model}, {work_text(first)}, page cache "
-        f"{cache_text(first)}."
+        f"{caches_text(chosen.records)}."
     ]
     if others and everything is records:
         more = "other kind" if len(others) == 1 else "other kinds"

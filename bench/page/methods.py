@@ -12,7 +12,7 @@ from bench.records.groups import Group
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, all_waits_s
 from bench.records.record import EpochInfo, RunRecord
 from bench.report.ratios import decimals
-from bench.report.tables import cache_text, options_text, work_text
+from bench.report.tables import options_text, proven_caches_text, work_text
 
 POINT_METRICS = (
     "epoch_s",
@@ -69,7 +69,7 @@ def method(group: Group, label: str, family: str, contrast: Contrast | None, fai
         "parts": parts(group),
         "waits": waits(group),
         "against": against(contrast),
-        "facts": facts(record),
+        "facts": facts(group),
     }
 
 
@@ -154,13 +154,13 @@ def against(contrast: Contrast | None) -> dict[str, Any] | None:
     }
 
 
-def facts(record: RunRecord) -> list[list[str]]:
-    """Return what else is known of a method, as name and text, from its last run."""
+def facts(group: Group) -> list[list[str]]:
+    """Return what else is known of a method, as name and text: from its last run, but the page cache, from all."""
+    record = group.records[-1]
     found = [["options", options_text(record) or "none"], ["work", work_text(record)]]
     if record.spec.workers:
         found.append(["workers start by", record.spec.start_method])
-    proof = f" ({record.cache.proof})" if record.cache.proof else ""
-    found.append(["page cache", f"{cache_text(record)}{proof}"])
+    found.append(["page cache", proven_caches_text(group.records)])
     store = record.store
     if store is not None:
         lossy = f"lossy, {store.lossy.psnr_db:.1f} dB PSNR" if store.lossy else "bit for bit"

@@ -18,7 +18,7 @@ from bench.report.labels import Methods
 from bench.report.lossy import lossy_note
 from bench.report.ratios import IMPOSSIBLE, decimals, impossible
 from bench.report.reruns import backend_text
-from bench.report.tables import Table, cache_text, data_label, machine_text, sample_text, work_text
+from bench.report.tables import Table, caches_text, data_label, machine_text, sample_text, work_text
 from bench.report.what_if import break_even_text, what_if
 from bench.specs.spec import NO_MODEL
 
@@ -61,7 +61,7 @@ def advised_table(advice: Advice) -> Table:
         "shown, as `bench compare` does.",
         "Pareto set: no other row is better in epoch, store, peak RAM or preparation without being worse in another. "
         f"What counts as equal: {floors}.",
-        f"Samples: {sample_text(record)}. Page cache: {cache_text(record)}.",
+        f"Samples: {sample_text(record)}. Page cache: {caches_text(runs)}.",
     ]
     if any(impossible(group, "over_ceiling") for group in advice.groups):
         notes.append(f"n/a, {METRICS['over_ceiling'].label}: {IMPOSSIBLE}.")

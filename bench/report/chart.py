@@ -16,7 +16,7 @@ from bench.records.bottleneck import common_ceiling_s
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS, significant
 from bench.report.labels import DataSets, Methods
-from bench.report.tables import cache_text
+from bench.report.tables import caches_text
 
 _WIDTH, _MARGIN, _ROW, _BAR, _HEAD, _GAP = 860, 16, 24, 14, 52, 22
 _CHARACTER = 6.9
@@ -115,7 +115,7 @@ def _panel(work: Work, metric: str, methods: Methods, datasets: DataSets) -> _Pa
     often = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     often += " run each" if runs == [1] else " runs each"
     device = first.device or first.spec.device
-    note = f"{count}batch {first.spec.batch_size}, {device}, cache {cache_text(first)}, {often}"
+    note = f"{count}batch {first.spec.batch_size}, {device}, cache {caches_text(work.records)}, {often}"
     title = f"{datasets.label(first)}, {training}: {METRICS[metric].label}, {METRICS[metric].unit}"
     return _Panel(title, note, bars, common_ceiling_s(work.records) if metric == "epoch_s" else None)
 

@@ -140,6 +140,28 @@ def cache_text(record: RunRecord) -> str:
     return asked if found is None else f"{asked} ({found:.0%} in memory)"
 
 
+def caches_text(records: Sequence[RunRecord]) -> str:
+    """Return the state of the page cache of several runs; where each found it otherwise, how much was in memory."""
+    as_is = [record for record in records if record.cache.asked == "as-is"]
+    shares = [found for record in as_is if (found := record.cache.resident_before) is not None]
+    low, high = f"{min(shares, default=0):.0%}", f"{max(shares, default=0):.0%}"
+    if low == high and len(shares) == len(as_is):
+        return "; ".join(dict.fromkeys(cache_text(record) for record in records))
+    unknown = len(as_is) - len(shares)
+    span = f"{low if low == high else f'{low[:-1]}…{high}'} in memory" if shares else ""
+    span += f", unknown of {unknown} {'run' if unknown == 1 else 'runs'}" if shares and unknown else ""
+    told = {id(record): f"as-is ({span})" if span else "as-is" for record in as_is}
+    return "; ".join(dict.fromkeys(told.get(id(record)) or cache_text(record) for record in records))
+
+
+def proven_caches_text(records: Sequence[RunRecord]) -> str:
+    """Return the state of the page cache of equal runs, and what was seen of it in the last of them."""
+    cache = records[-1].cache
+    # Runs that took it as it was may each have seen something else.
+    known = cache.proof and (len(records) == 1 or cache.asked != "as-is")
+    return caches_text(records) + (f" ({cache.proof})" if known else "")
+
+
 _ACHIEVED = {
     "verified": "verified",
     "not-achieved": "NOT achieved",
@@ -172,8 +194,7 @@ def run_table(records: Sequence[RunRecord]) -> Table:
             f"Waits of {waits:,} batches: the median takes {needed_count(50)} of them, the 90th percentile "
             f"{needed_count(90)}, the 99th {needed:,}; use more epochs for those."
         )
-    proof = f" ({record.cache.proof})" if record.cache.proof else ""
-    notes.append(f"Page cache: {cache_text(record)}{proof}.")
+    notes.append(f"Page cache: {proven_caches_text(records)}.")
     if record.data is not None and record.store is not None:
         kind = "bit for bit" if record.store.digest_ok else "as a lossy store"
         checked = record.data.checked_samples
@@ -241,7 +262,7 @@ def comparison_table(records: Sequence[RunRecord]) -> Table:
             group[0].spec.model,
             _backend_label(group[0]),
             options_text(group[0]),
-            cache_text(group[0]),
+            caches_text(group),
             _runs_text(group),
             *(_cell(m, group) for m in metrics),
         ]

@@ -13,7 +13,7 @@ from bench.cli import app
 from bench.records import results
 from bench.records.bottleneck import common_ceiling_s
 from bench.records.groups import equal_runs, same_work
-from bench.records.record import RunRecord
+from bench.records.record import CacheInfo, RunRecord
 from bench.report.chart import chart
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -62,6 +62,12 @@ def test_text_of_records_stays_text() -> None:
     assert not list(picture.iter(f"{SVG}script"))
     assert any(name in text for text in texts(picture))
     assert name in picture.get("aria-label")
+
+
+def test_a_range_is_told_of_runs_that_found_more_or_less_in_memory() -> None:
+    caches = [CacheInfo(asked="as-is", resident_before=share) for share in (1.0, 0.0)]
+    records = [run(name, 1.0, cache=cache) for name, cache in zip(("zarr", "hdf5"), caches, strict=True)]
+    assert any("cache as-is (0…100% in memory)" in text for text in texts(drawn(records)))
 
 
 def test_the_command_writes_a_file_whole_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,6 +333,26 @@ def test_every_table_says_what_became_of_the_cache(record: RunRecord, cache: dic
     assert table.rows[0][table.columns.index("cache")] == text
 
 
+@pytest.mark.parametrize(
+    ("resident", "text"),
+    [
+        ((0.0, 1.0, 0.4), "as-is (0…100% in memory)"),
+        ((1.0, 1.0), "as-is (100% in memory)"),
+        ((1.0, None), "as-is (100% in memory, unknown of 1 run)"),
+        ((0.25, None, 0.5, None), "as-is (25…50% in memory, unknown of 2 runs)"),
+        ((None, None), "as-is"),
+    ],
+)
+def test_runs_that_found_another_share_in_memory_are_told_as_a_range(
+    record: RunRecord, resident: tuple[float | None, ...], text: str
+) -> None:
+    caches = [CacheInfo(asked="as-is", resident_before=share, proof=f"saw {share}") for share in resident]
+    runs = [record.model_copy(update={"cache": cache}) for cache in caches]
+    assert f"Page cache: {text}." in run_table(runs).notes
+    table = comparison_table(runs)
+    assert table.rows[0][table.columns.index("cache")] == text
+
+
 def test_equal_runs_share_a_row_and_others_never_do(record: RunRecord) -> None:
     other_versions = {**record.environment, "libraries": {**record.environment["libraries"], "torch": "9.9"}}
     cold = CacheInfo(asked="cold", achieved="verified")
