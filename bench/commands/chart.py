@@ -46,5 +46,14 @@ def chart(
         raise records.ResultsError(
             f"No finished runs in {results}. Make some with `bench matrix`, or choose --results."
         )
-    files.write_text(output, picture.chart(same_work(equal_runs(runs)), metric, most))
+    works = same_work(equal_runs(runs))
+    drawable = picture.drawable(works, metric)
+    if not drawable:
+        raise picture.ChartError(f"--metric {metric}: no finished run in {results} has it. Choose another metric.")
+    files.write_text(output, picture.chart(drawable, metric, most))
     console.say(f"Written: {output}")
+    reasons = {f"have no {metric}": len(works) - len(drawable), f"are over --most {most}": len(drawable) - most}
+    told = " and ".join(f"{count} {reason}" for reason, count in reasons.items() if count > 0)
+    if told:
+        drawn = f"{min(most, len(drawable))} of {len(works)}"
+        console.say(f"bench: {drawn} kinds of work drawn: {told}. --where FACT=VALUE chooses, --most draws more.")

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from bench.records.comparability import LOADING_FIELDS, differences
 from bench.records.groups import Work
 from bench.records.record import RunRecord
+from bench.report.distinctions import distinctions
 from bench.report.tables import cache_text, data_label, differing_options
 from bench.specs.spec import NO_MODEL
-
-LONGEST_VALUE = 40
-"""Characters of a value in a title; a shape or a processor's name may be longer."""
 
 
 def facets(work: Work, shown: Collection[str]) -> dict[str, str]:
@@ -40,31 +37,8 @@ def all_facets(works: Sequence[Work]) -> list[dict[str, str]]:
 def work_titles(works: Sequence[Work]) -> list[str]:
     """Return a title for each work, with in what it differs from others of the same data, model, cache and device."""
     short = [", ".join(found.values()) for found in all_facets(works)]
-    titles = []
-    for work, title in zip(works, short, strict=True):
-        same = [other for other, name in zip(works, short, strict=True) if name == title]
-        titles.append(title + "".join(f", {words}" for words in _distinction(work, same)))
+    titles = [", ".join([title, *words]) for title, words in zip(short, distinctions(works, short), strict=True)]
     return unique(titles, [f"no. {number + 1}" for number in range(len(works))])
-
-
-def _distinction(work: Work, same: Sequence[Work]) -> list[str]:
-    base = same[0]
-    by_name: dict[str, str] = {}
-    for other in same[1:]:
-        for difference in differences([base.first, other.first], own=LOADING_FIELDS):
-            if len(difference.values) < 2:
-                continue
-            if other is work:
-                by_name[difference.name] = difference.values[1]
-            elif difference.name not in by_name:
-                by_name[difference.name] = difference.values[0]
-    # Fewer samples have another digest.
-    implied = {"data"} if "samples" in by_name else set()
-    return [f"{name} {_short(value)}" for name, value in by_name.items() if name not in implied]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def unique(names: Sequence[str], marks: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ Text is told as text, and lengths are true: every bar begins at zero.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -13,12 +14,15 @@ from xml.sax.saxutils import escape
 from bench.comparisons.ranking import rank
 from bench.contracts.errors import BenchError
 from bench.records.bottleneck import common_ceiling_s
+from bench.records.facets import cache_words
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS, significant
+from bench.report.distinctions import distinctions
 from bench.report.labels import DataSets, Methods
 from bench.report.tables import caches_text
 
-_WIDTH, _MARGIN, _ROW, _BAR, _HEAD, _GAP = 860, 16, 24, 14, 52, 22
+_WIDTH, _MARGIN, _ROW, _BAR, _LINE, _GAP = 860, 16, 24, 14, 18, 22
+_LINE_CHARACTERS = 130
 _CHARACTER = 6.9
 _VALUE_WIDTH = 150
 _WHISKER = ("halo", "whisker")
@@ -53,12 +57,22 @@ class _Bar:
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One work: a heading, bars, and where the ceiling lies."""
+    """One work: a heading, what else tells it from others, bars, and where the ceiling lies."""
 
     title: str
-    note: str
+    notes: list[str]
     bars: list[_Bar]
     ceiling: float | None
+
+    @property
+    def head(self) -> int:
+        """How far below the panel's top its bars begin."""
+        return 16 + _LINE * (1 + len(self.notes))
+
+    @property
+    def longest(self) -> float:
+        """What the whole width stands for."""
+        return max([*(max(bar.value, bar.high) for bar in self.bars), self.ceiling or 0.0])
 
 
 def require_drawable(metric: str) -> None:
@@ -67,30 +81,36 @@ def require_drawable(metric: str) -> None:
         raise ChartError(f"--metric {metric}: there is no such metric. Choose from: {', '.join(METRICS)}.")
 
 
+def drawable(works: Sequence[Work], metric: str) -> list[Work]:
+    """Return the works that have the metric, those with most methods first."""
+    # Sorting is stable: works with as many methods stay in their order.
+    having = [work for work in works if any(group.summary(metric) is not None for group in work.groups)]
+    return sorted(having, key=lambda work: -len(work.groups))
+
+
 def chart(works: Sequence[Work], metric: str, most: int = 6) -> str:
-    """Return an SVG document with a panel for each work that has the metric, the ``most`` with most methods.
+    """Return an SVG document with a panel for each work that has the metric, the first ``most`` of :func:`drawable`.
 
     Whiskers are the 95 % interval of the median over six runs or more, else the lowest and the highest. A bar is
     marked as the best only where that was shown, see :mod:`bench.comparisons.ranking`. The dashed line is the ceiling:
     the same training from batches in memory.
     """
-    # Sorting is stable: works with as many methods stay in their order.
-    chosen = sorted(works, key=lambda work: -len(work.groups))[:most]
+    chosen = drawable(works, metric)[:most]
     records = [record for work in chosen for record in work.records]
     methods, datasets = Methods(records), DataSets(records)
-    panels = [panel for work in chosen if (panel := _panel(work, metric, methods, datasets)).bars]
+    panels = [_panel(work, metric, methods, datasets) for work in chosen]
+    names = [f"{p.title} {_facts_text(w)} {cache_words(w.first)}" for p, w in zip(panels, chosen, strict=True)]
+    for panel, words in zip(panels, distinctions(chosen, names), strict=True):
+        panel.notes.extend(textwrap.wrap(", ".join(words), _LINE_CHARACTERS))
     longest = max((len(bar.label) for panel in panels for bar in panel.bars), default=0)
     left = _MARGIN + min(340, longest * _CHARACTER) + 8
     top = _MARGIN
     body = []
     for panel in panels:
         body.append(_drawn(panel, METRICS[metric].unit, METRICS[metric].digits, left, top))
-        top += _HEAD + _ROW * len(panel.bars) + _GAP
-    height = top + 20
-    legend = (
-        "Bars: median. Whiskers: 95 % interval of the median, or lowest…highest of fewer than six runs. "
-        "Green: shown to be the best."
-    )
+        top += panel.head + _ROW * len(panel.bars) + _GAP
+    legend = textwrap.wrap(_legend(panels), _LINE_CHARACTERS)
+    height = top + 2 + _LINE * len(legend)
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
@@ -98,11 +118,29 @@ def chart(works: Sequence[Work], metric: str, most: int = 6) -> str:
             f"<style>{_STYLE}</style>",
             f'<rect class="back" width="{_WIDTH}" height="{height}" rx="6"/>',
             *body,
-            f'<text class="quiet" x="{_MARGIN}" y="{height - 14}">{escape(legend)}</text>',
+            *(_quiet(line, top + 6 + _LINE * number) for number, line in enumerate(legend)),
             "</svg>",
             "",
         ]
     )
+
+
+def _legend(panels: Sequence[_Panel]) -> str:
+    text = (
+        "Bars: median. Whiskers: 95 % interval of the median, or lowest…highest of fewer than six runs. "
+        "Green: shown to be the best."
+    )
+    if any(panel.ceiling is not None for panel in panels):
+        text += " Dashed: the ceiling, the same training from batches in memory; a bar short of it is noise."
+    if len({panel.longest for panel in panels}) > 1:
+        text += " Each panel has a scale of its own."
+    return text
+
+
+def _facts_text(work: Work) -> str:
+    first = work.first
+    count = f"{first.data.count:,} samples, " if first.data else ""
+    return f"{count}batch {first.spec.batch_size}, {first.device or first.spec.device}"
 
 
 def _panel(work: Work, metric: str, methods: Methods, datasets: DataSets) -> _Panel:
@@ -110,14 +148,12 @@ def _panel(work: Work, metric: str, methods: Methods, datasets: DataSets) -> _Pa
     bars = [_bar(group, metric, methods, best=ranking.shown and group is ranking.best) for group in ranking.groups]
     first = work.first
     training = "loading alone" if first.spec.model == "none" else f"training {first.spec.model}"
-    count = f"{first.data.count:,} samples, " if first.data else ""
     runs = sorted({len(group.records) for group in work.groups})
     often = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     often += " run each" if runs == [1] else " runs each"
-    device = first.device or first.spec.device
-    note = f"{count}batch {first.spec.batch_size}, {device}, cache {caches_text(work.records)}, {often}"
+    note = f"{_facts_text(work)}, cache {caches_text(work.records)}, {often}"
     title = f"{datasets.label(first)}, {training}: {METRICS[metric].label}, {METRICS[metric].unit}"
-    return _Panel(title, note, bars, common_ceiling_s(work.records) if metric == "epoch_s" else None)
+    return _Panel(title, [note], bars, common_ceiling_s(work.records) if metric == "epoch_s" else None)
 
 
 def _bar(group: Group, metric: str, methods: Methods, *, best: bool) -> _Bar:
@@ -128,8 +164,7 @@ def _bar(group: Group, metric: str, methods: Methods, *, best: bool) -> _Bar:
 
 
 def _drawn(panel: _Panel, unit: str, digits: int, left: float, top: float) -> str:
-    longest = max(max(bar.value, bar.high) for bar in panel.bars)
-    longest = max([longest, *([panel.ceiling] if panel.ceiling is not None else [])])
+    longest = panel.longest
     room = _WIDTH - _MARGIN - _VALUE_WIDTH - left
 
     def x(value: float) -> float:
@@ -137,9 +172,9 @@ def _drawn(panel: _Panel, unit: str, digits: int, left: float, top: float) -> st
 
     lines = [
         f'<text class="title" x="{_MARGIN}" y="{top + 14:.0f}">{escape(panel.title)}</text>',
-        f'<text class="quiet" x="{_MARGIN}" y="{top + 32:.0f}">{escape(panel.note)}</text>',
+        *(_quiet(note, top + 32 + _LINE * number) for number, note in enumerate(panel.notes)),
     ]
-    y = top + _HEAD
+    y = top + panel.head
     for bar in panel.bars:
         middle = y + _BAR / 2
         lines += [
@@ -151,22 +186,27 @@ def _drawn(panel: _Panel, unit: str, digits: int, left: float, top: float) -> st
             f"{escape(significant(bar.value, digits))} {escape(unit)}</text>",
         ]
         y += _ROW
-    lines.append(f'<path class="axis" d="M{left:.1f} {top + _HEAD - 6}V{y:.1f}"/>')
+    lines.append(f'<path class="axis" d="M{left:.1f} {top + panel.head - 6}V{y:.1f}"/>')
     if panel.ceiling is not None:
         at = x(panel.ceiling)
         lines += [
-            f'<path class="ceiling" d="M{at:.1f} {top + _HEAD - 6}V{y:.1f}"/>',
+            f'<path class="ceiling" d="M{at:.1f} {top + panel.head - 6}V{y:.1f}"/>',
             f'<text class="quiet" x="{at + 4:.1f}" y="{y + 8:.1f}">ceiling</text>',
         ]
     return "\n".join(lines)
 
 
+def _quiet(text: str, y: float) -> str:
+    return f'<text class="quiet" x="{_MARGIN}" y="{y:.0f}">{escape(text)}</text>'
+
+
 def _summary(panels: Sequence[_Panel], metric: str) -> str:
     digits = METRICS[metric].digits
-    return " ".join(
-        f"{panel.title}: " + ", ".join(f"{bar.label} {significant(bar.value, digits)}" for bar in panel.bars) + "."
-        for panel in panels
-    )
+    told = []
+    for panel in panels:
+        values = ", ".join(f"{bar.label} {significant(bar.value, digits)}" for bar in panel.bars)
+        told.append(f"{panel.title}, {', '.join(panel.notes)}: {values}.")
+    return " ".join(told)
 
 
 def _quoted(text: str) -> str:

@@ -70,6 +70,53 @@ def test_a_range_is_told_of_runs_that_found_more_or_less_in_memory() -> None:
     assert any("cache as-is (0…100% in memory)" in text for text in texts(drawn(records)))
 
 
+def test_panels_of_one_name_say_in_what_they_differ() -> None:
+    records = [run("zarr", 1.0, spec={"seed": seed}) for seed in (0, 1)]
+    records += [run("zarr", 1.0, spec={"epochs": 9}, environment={**records[0].environment, "kernel": "9.9"})]
+    shown = texts(drawn(records))
+    (first, second, third) = [text for text in shown if "seed" in text or "kernel" in text]
+    assert ("seed 0" in first, "seed 1" in second, "kernel 9.9" in third, "epochs 9" in third) == (True,) * 4
+    assert not any("seed" in text for text in texts(drawn(records[:1])))
+    caches = [CacheInfo(asked=asked, achieved="verified") for asked in ("warm", "cold")]
+    told = " ".join(texts(drawn([run("zarr", 1.0, cache=cache) for cache in caches])))
+    assert "cache warm: verified" in told
+    assert "asked" not in told, "what the line above says is not said again"
+
+
+def test_the_ceiling_and_scales_are_explained_where_there_are_some() -> None:
+    def legend(*records: RunRecord) -> str:
+        shown = texts(drawn(list(records)))
+        return " ".join(shown[next(place for place, text in enumerate(shown) if text.startswith("Bars:")) :])
+
+    one, other = run("zarr", 1.0), run("zarr", 2.0, spec={"seed": 1})
+    assert "scale of its own" not in legend(one)
+    assert "scale of its own" in legend(one, other)
+    ideal = one.epochs[0].model_copy(update={"epoch_s": 0.5})
+    assert "Dashed" not in legend(one)
+    assert "Dashed: the ceiling, the same training from" in legend(one.model_copy(update={"ideal": ideal}))
+
+
+def test_the_command_says_what_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in range(4):
+        record = run("zarr", 1.0, spec={"seed": seed})
+        # Of two the size of the store is not known.
+        record = record if seed < 2 else record.model_copy(update={"store": None})
+        results.write(record, Path("results"))
+
+    def said(*arguments: str) -> str:
+        return CliRunner().invoke(app, ["chart", "-o", "a.svg", *arguments], standalone_mode=False).stderr
+
+    assert "bench:" not in said()
+    assert "bench: 1 of 4 kinds of work drawn: 3 are over --most 1. --where FACT=VALUE chooses" in said("--most", "1")
+    assert "2 of 4 kinds of work drawn: 2 have no store_mb." in said("--metric", "store_mb")
+    both = said("--metric", "store_mb", "--most", "1")
+    assert "1 of 4 kinds of work drawn: 2 have no store_mb and 1 are over --most 1." in both
+    assert len(bars(ElementTree.parse("a.svg").getroot())) == 1
+    failed = CliRunner().invoke(app, ["chart", "-o", "b.svg", "--metric", "test_loss"], standalone_mode=False)
+    assert "no finished run in results has it" in str(failed.exception)
+
+
 def test_the_command_writes_a_file_whole_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
