@@ -17,6 +17,7 @@ from bench.records.bottleneck import common_ceiling_s
 from bench.records.facets import cache_words
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS, significant
+from bench.records.record import RunRecord
 from bench.report.distinctions import distinctions
 from bench.report.labels import DataSets, Methods
 from bench.report.tables import caches_text
@@ -63,6 +64,7 @@ class _Panel:
     notes: list[str]
     bars: list[_Bar]
     ceiling: float | None
+    controls: int
 
     @property
     def head(self) -> int:
@@ -92,8 +94,9 @@ def chart(works: Sequence[Work], metric: str, most: int = 6) -> str:
     """Return an SVG document with a panel for each work that has the metric, the first ``most`` of :func:`drawable`.
 
     Whiskers are the 95 % interval of the median over six runs or more, else the lowest and the highest. A bar is
-    marked as the best only where that was shown, see :mod:`bench.comparisons.ranking`. The dashed line is the ceiling:
-    the same training from batches in memory.
+    marked as the best only where that was shown, see :mod:`bench.comparisons.ranking`. Runs that repeat a method as a
+    control are left out of bars, so that each has the runs of its blocks, as in a comparison. The dashed line is the
+    ceiling: the same training from batches in memory.
     """
     chosen = drawable(works, metric)[:most]
     records = [record for work in chosen for record in work.records]
@@ -132,6 +135,10 @@ def _legend(panels: Sequence[_Panel]) -> str:
     )
     if any(panel.ceiling is not None for panel in panels):
         text += " Dashed: the ceiling, the same training from batches in memory; a bar short of it is noise."
+    if controls := sum(panel.controls for panel in panels):
+        text += (
+            f" {controls} {'run that repeats' if controls == 1 else 'runs that repeat'} a method as a control left out."
+        )
     if len({panel.longest for panel in panels}) > 1:
         text += " Each panel has a scale of its own."
     return text
@@ -145,15 +152,31 @@ def _facts_text(work: Work) -> str:
 
 def _panel(work: Work, metric: str, methods: Methods, datasets: DataSets) -> _Panel:
     ranking = rank(work, metric)
-    bars = [_bar(group, metric, methods, best=ranking.shown and group is ranking.best) for group in ranking.groups]
+    best = ranking.best if ranking.shown else None
+    bars = [_bar(_own(group), metric, methods, best=group is best) for group in ranking.groups]
+    # Without controls medians are others than those of the ranking.
+    sign = -1 if METRICS[metric].better == "higher" else 1
+    bars.sort(key=lambda bar: (not bar.best, sign * bar.value))
     first = work.first
     training = "loading alone" if first.spec.model == "none" else f"training {first.spec.model}"
-    runs = sorted({len(group.records) for group in work.groups})
+    runs = sorted({len(_own(group).records) for group in work.groups})
     often = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     often += " run each" if runs == [1] else " runs each"
     note = f"{_facts_text(work)}, cache {caches_text(work.records)}, {often}"
     title = f"{datasets.label(first)}, {training}: {METRICS[metric].label}, {METRICS[metric].unit}"
-    return _Panel(title, [note], bars, common_ceiling_s(work.records) if metric == "epoch_s" else None)
+    ceiling = common_ceiling_s(work.records) if metric == "epoch_s" else None
+    controls = sum(len(group.records) - len(_own(group).records) for group in work.groups)
+    return _Panel(title, [note], bars, ceiling, controls)
+
+
+def _own(group: Group) -> Group:
+    """Return a group without controls; as it is, where it has nothing else."""
+    own = tuple(record for record in group.records if not _is_control(record))
+    return Group(own) if own else group
+
+
+def _is_control(record: RunRecord) -> bool:
+    return record.campaign is not None and record.campaign.control
 
 
 def _bar(group: Group, metric: str, methods: Methods, *, best: bool) -> _Bar:

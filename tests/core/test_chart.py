@@ -96,6 +96,17 @@ def test_the_ceiling_and_scales_are_explained_where_there_are_some() -> None:
     assert "Dashed: the ceiling, the same training from" in legend(one.model_copy(update={"ideal": ideal}))
 
 
+def test_controls_are_left_out_of_bars_and_that_is_said() -> None:
+    own = [run(name, seconds, block=block) for block in range(8) for name, seconds in (("zarr", 2.0), ("hdf5", 1.0))]
+    controls = [run("zarr", 9.0, block=block, control=True) for block in range(8)]
+    shown = texts(drawn(own + controls))
+    assert {"1.00 s", "2.00 s"} <= set(shown)
+    assert any(text.endswith("8 runs each") for text in shown)
+    assert "8 runs that repeat a method as a control left out." in " ".join(shown)
+    assert "9.00 s" in texts(drawn(controls)), "where there is nothing else, they are drawn"
+    assert "control" not in " ".join(texts(drawn(own)))
+
+
 def test_the_command_says_what_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for seed in range(4):
