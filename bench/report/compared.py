@@ -96,8 +96,7 @@ def _notes(comparison: Comparison) -> list[str]:
     notes += [f"Order of samples: {' or '.join(orders)}."] if len(orders) > 1 else []
     notes += [f"The same in all cells: {Methods(runs).common()}."]
     notes += work_notes(runs) + data_notes(runs, DataSets(runs)) + machine_notes(runs)
-    # The blocks are the repeats.
-    return notes + doubt_notes(runs, settled={"no-repeats"})
+    return notes + doubt_notes([runs])
 
 
 def _how_to_read(comparison: Comparison) -> str:

@@ -71,9 +71,16 @@ def machine_notes(runs: Sequence[RunRecord]) -> list[str]:
     return [f"Measured on: {machine}." for machine in dict.fromkeys(machines)]
 
 
-def doubt_notes(runs: Iterable[RunRecord], settled: Collection[str] = ()) -> list[str]:
-    """Return what the runs themselves say that puts their values in doubt, counted, but for what is ``settled``."""
-    kinds = Counter(kind for run in runs for kind in {warning.kind for warning in run.warnings} - set(settled))
+def doubt_notes(groups: Iterable[Sequence[RunRecord]]) -> list[str]:
+    """Return what runs themselves say that puts their values in doubt, counted. ``groups`` are runs of one value."""
+    kinds = Counter(
+        kind
+        for runs in groups
+        for run in runs
+        for kind in {warning.kind for warning in run.warnings}
+        # With several runs the spread is known, whatever each of them says of itself.
+        if kind != "no-repeats" or len(runs) == 1
+    )
     if not kinds:
         return []
     listed = ", ".join(f"{kind} ({count} {'run' if count == 1 else 'runs'})" for kind, count in sorted(kinds.items()))

@@ -24,7 +24,7 @@ def pivot_notes(pivot: Pivot, marks: Marks) -> list[str]:
     notes += work_notes(firsts, {facet.name for facet in pivot.arrangement.axes.facets})
     notes += _caches(firsts) + _torn(pivot) + data_notes(firsts, pivot.arrangement.data_sets) + machine_notes(firsts)
     notes += _revisions(pivot)
-    notes += doubt_notes(record for group in pivot.groups for record in group.records)
+    notes += doubt_notes(group.records for group in pivot.groups)
     return notes + _left_out(pivot)
 
 

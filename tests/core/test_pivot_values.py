@@ -439,3 +439,14 @@ def test_warnings_of_runs_are_counted() -> None:
     assert "in doubt: unstable (1 run)." in all_notes(pivot([warned]))
     quiet = warned.model_copy(update={"warnings": []})
     assert "in doubt" not in all_notes(pivot([quiet]))
+
+
+def test_one_epoch_is_no_doubt_where_several_runs_tell_the_spread() -> None:
+    def short(backend: str, epoch_s: float, *kinds: str) -> RunRecord:
+        return run(backend, epoch_s, changes={"warnings": [WarningInfo(kind=kind, message="m") for kind in kinds]})
+
+    several = [short("zarr", 1.0, "no-repeats"), short("zarr", 1.1, "no-repeats")]
+    assert "in doubt" not in all_notes(pivot(several))
+    assert "in doubt: no-repeats (1 run)." in all_notes(pivot([*several, short("hdf5", 1.0, "no-repeats")]))
+    also = [*several, short("zarr", 1.2, "no-repeats", "unstable")]
+    assert "in doubt: unstable (1 run)." in all_notes(pivot(also))
