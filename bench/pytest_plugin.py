@@ -88,6 +88,8 @@ class BenchmarkEpoch:
     ) -> dict[str, Any]:
         """Time ``rounds`` epochs after one that warms up, and return what else was measured (see ``extra_info``).
 
+        Where pytest-benchmark is disabled, as it is by xdist, that is of one epoch, and nothing is timed.
+
         Raises BenchError, which fails the test: a backend that cannot, or that delivers anything but what was stored.
         """
         from bench.runs.in_process import measured

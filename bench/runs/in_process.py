@@ -219,16 +219,22 @@ def measured(
 ) -> dict[str, Any]:
     """Time an action by pytest-benchmark's ``pedantic`` and return the facts, which also go into its ``extra_info``.
 
-    Counters are read outside of what is timed.
+    Counters are read outside of what is timed. Where pytest-benchmark is disabled, as it is by xdist, nothing is timed,
+    and there are facts of a single round, behind as many that warm up.
     """
     meter = Meter()
-
-    def ended() -> None:
-        meter.end()
+    if benchmark.disabled:
+        # It then calls the action once: nothing warms up, and no teardown follows.
+        for _ in range(warmup_rounds):
+            meter.begin()
+            action()
+            meter.end()
 
     benchmark.pedantic(
-        action, setup=meter.begin, teardown=ended, rounds=rounds, warmup_rounds=warmup_rounds, iterations=1
+        action, setup=meter.begin, teardown=meter.end, rounds=rounds, warmup_rounds=warmup_rounds, iterations=1
     )
+    if benchmark.disabled:
+        meter.end()
     facts = meter.facts(prepared, warmup_rounds=warmup_rounds)
     benchmark.extra_info.update(facts)
     return facts

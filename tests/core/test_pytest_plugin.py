@@ -45,6 +45,21 @@ def test_the_example_of_the_guide_runs_and_is_saved(tmp_path: Path) -> None:
     assert facts["memory"]["rss_peak_bytes"] >= facts["memory"]["rss_before_bytes"]
 
 
+@pytest.mark.parametrize("arguments", [("--benchmark-disable",), ("-n", "2")], ids=" ".join)
+def test_where_nothing_is_timed_it_is_checked_and_has_the_facts_of_one_round(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    text = "import json\nfrom pathlib import Path\n" + example()
+    text += "    Path('facts.json').write_text(json.dumps(facts))\n"
+    (tmp_path / "test_my_backend.py").write_text(text)
+    # pytest-benchmark warns of it that xdist disables it.
+    done = run_pytest(tmp_path, *arguments, "-W", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert [len(values) for values in (*facts["io"].values(), facts["cpu_s"])] == [1] * 5
+    assert facts["checked_samples"] == 20 * 64
+
+
 def test_read_calls_are_those_of_the_reader(tmp_path: Path) -> None:
     # One pread per batch of 64 on top of what counting itself costs: 32 more than a reader that makes none.
     text = (
@@ -80,13 +95,14 @@ def test_none(benchmark_epoch, bench_backend):
     assert [a - b for a, b in zip(calls, none, strict=True)] == [32] * 5
 
 
-def test_a_backend_that_delivers_wrong_data_fails_the_test(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--benchmark-disable",)], ids=["timed", "disabled"])
+def test_a_backend_that_delivers_wrong_data_fails_the_test(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     # Right when read in order, as when the store is verified; wrong when shuffled.
     wrong = "x.numpy()[:], y.numpy()[:] = self._x[indices], self._y[indices]\n"
     assert wrong in example()
     text = example().replace(wrong, wrong + "        x.numpy()[0] ^= int(list(indices) != sorted(indices))\n")
     (tmp_path / "test_wrong.py").write_text(text)
-    done = run_pytest(tmp_path)
+    done = run_pytest(tmp_path, *arguments)
     assert "1 failed" in done.stdout
     assert "delivered wrong data" in done.stdout
 
