@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import PrivateAttr
 
-from bench import loading
+from bench import loading, registry
 from bench.contracts.backend import Backend
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import BatchReader
@@ -78,16 +78,17 @@ def spec_of(
     if dataset == SYNTHETIC:
         dataset, work = _IMITATED, {"source": SYNTHETIC, **work}
     fields = {"dataset": dataset, "model": NO_MODEL, **work}
-    if isinstance(backend, str):
-        pairs = [f"{key}={value}" for key, value in options.items()]
-        return make_spec(RunSpec, pairs, dataset_options=dataset_options, backend=backend, **fields)
-    if not getattr(backend, "name", None) or not hasattr(backend, "options_type"):
-        raise SpecError(f"{backend.__name__} is no backend: it needs a name and an options_type.")
-    # Through the checks of flags with a backend that is always there, which the class then replaces.
+    cls = registry.backend_class(backend) if isinstance(backend, str) else backend
+    if not getattr(cls, "name", None) or not hasattr(cls, "options_type"):
+        raise SpecError(f"{cls.__name__} is no backend: it needs a name and an options_type.")
+    # Through the checks of flags with a backend that is always there: options are values here, and texts there.
     checked = make_spec(RunSpec, [], dataset_options=dataset_options, backend="memmap", **fields)
-    chosen = validated_options(backend, options).model_dump(mode="json")
-    spec = _OwnClassSpec(**{**checked.model_dump(), "backend": backend.name, "options": chosen})
-    spec._cls = backend
+    chosen = validated_options(cls, options).model_dump(mode="json")
+    complete = {**checked.model_dump(), "backend": cls.name, "options": chosen}
+    if isinstance(backend, str):
+        return RunSpec(**complete)
+    spec = _OwnClassSpec(**complete)
+    spec._cls = cls
     return spec
 
 

@@ -20,11 +20,7 @@ class SpecError(BenchError):
 def parse_options(cls: type[Backend[Any]], pairs: Iterable[str]) -> Options:
     """Turn ``KEY=VALUE`` pairs into a backend's options; raises SpecError naming the pair at fault."""
     fields = cls.options_type.model_fields
-    values = split_pairs("--option", pairs, f"{cls.name} has: {', '.join(fields)}.")
-    for key in values:
-        if key not in fields:
-            raise SpecError(registry.unknown(f"{cls.name} option", key, fields))
-    return validated_options(cls, values)
+    return validated_options(cls, split_pairs("--option", pairs, f"{cls.name} has: {', '.join(fields)}."))
 
 
 def split_pairs(flag: str, pairs: Iterable[str], advice: str) -> dict[str, str]:
@@ -41,16 +37,24 @@ def split_pairs(flag: str, pairs: Iterable[str], advice: str) -> dict[str, str]:
 
 
 def validated_options(cls: type[Backend[Any]], values: Mapping[str, Any]) -> Options:
-    """Validate option values; raises SpecError in one line."""
+    """Validate option values, or texts of them; raises SpecError in one line."""
+    fields = cls.options_type.model_fields
+    for key in values:
+        if key not in fields:
+            raise SpecError(registry.unknown(f"{cls.name} option", key, fields))
     try:
-        return cls.options_type.model_validate(values)
+        made = cls.options_type.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         message = plain(first["msg"])
         if not first["loc"]:
             raise SpecError(f"--option of {cls.name}: {message}.") from error
-        key = first["loc"][0]
-        raise SpecError(f"--option {key}={first['input']}: {message} ({cls.name}).") from error
+        raise SpecError(f"--option {first['loc'][0]}={first['input']}: {message} ({cls.name}).") from error
+    for key, value in values.items():
+        # To pydantic True is a 1, as no text is: who says so means something else.
+        if isinstance(value, bool) and type(getattr(made, key)) in {int, float}:
+            raise SpecError(f"--option {key}={value}: input should be a number ({cls.name}).")
+    return made
 
 
 def plain(message: str) -> str:
