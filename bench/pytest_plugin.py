@@ -42,7 +42,8 @@ class BenchBackend:
     def prepared(self, dataset: BenchDataset | str = "synthetic", **work: Any) -> Prepared:
         """Write and verify a store of the data, and return what can be read from. Raises BenchError.
 
-        ``work`` are fields of a run's spec: ``batch_size``, ``workers``, ``shuffle`` and so on.
+        ``work`` are those fields of a run's spec that change how it loads: ``batch_size``, ``workers``, ``shuffle`` and
+        so on. All others are refused.
         """
         from bench.runs.in_process import Prepared, spec_of
 

@@ -31,6 +31,14 @@ SYNTHETIC = "synthetic"
 
 _IMITATED = "cifar10"
 
+_STORED = ("dataset", "dataset_options", "backend", "options")
+
+WORK = (
+    *("source", "split", "limit", "batch_size", "shuffle", "block_samples", "buffer_blocks", "seed"),
+    *("workers", "worker_kind", "start_method", "prefetch"),
+)
+"""Fields of a run that change what is stored or how it is loaded, so that they count here; no other one does."""
+
 
 class DeliveredWrongError(BenchError):
     """Samples that are not what the store holds."""
@@ -71,10 +79,15 @@ def spec_of(
 ) -> RunSpec:
     """Return what is to be measured: loading alone, of a registered backend or of a class.
 
-    ``dataset`` is ``synthetic``, ``NAME`` or ``NAME:PATH``; ``work`` are fields of a RunSpec. Raises SpecError.
+    ``dataset`` is ``synthetic``, ``NAME`` or ``NAME:PATH``; ``work`` are fields of a RunSpec, of those in ``WORK``.
+    Raises SpecError.
     """
-    if work.get("balanced_sampler"):
-        raise SpecError("balanced_sampler goes with `bench run` alone: here every sample is loaded once.")
+    for name in work:
+        if name not in WORK:
+            raise SpecError(
+                f"{name} has no effect here: samples are loaded in this process, and nothing else is done. Leave it "
+                f"out or use `bench run`. What has: {', '.join(WORK)}."
+            )
     if dataset == SYNTHETIC:
         dataset, work = _IMITATED, {"source": SYNTHETIC, **work}
     fields = {"dataset": dataset, "model": NO_MODEL, **work}
@@ -83,6 +96,7 @@ def spec_of(
         raise SpecError(f"{cls.__name__} is no backend: it needs a name and an options_type.")
     # Through the checks of flags with a backend that is always there: options are values here, and texts there.
     checked = make_spec(RunSpec, [], dataset_options=dataset_options, backend="memmap", **fields)
+    checked.require_use()
     chosen = validated_options(cls, options).model_dump(mode="json")
     complete = {**checked.model_dump(), "backend": cls.name, "options": chosen}
     if isinstance(backend, str):
@@ -191,7 +205,8 @@ class Meter:
         counted = self._counted[warmup_rounds:]
         manifest, spec = prepared.store.manifest, prepared.spec
         return {
-            "spec": spec.model_dump(mode="json"),
+            # Without what was not done: no epochs were trained, and no cache was emptied.
+            "spec": spec.model_dump(mode="json", include={*_STORED, *WORK}),
             "samples": manifest.count,
             "digest": manifest.source_digest,
             "store_bytes": manifest.size_bytes,

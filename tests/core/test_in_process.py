@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import toy_plugins
 
 from bench import registry
 from bench.contracts.options import Options
-from bench.runs.in_process import spec_of
-from bench.specs.spec import SpecError
+from bench.runs.in_process import Meter, Prepared, spec_of
+from bench.specs.spec import RunSpec, SpecError
 
 
 class Several(Options):
@@ -50,3 +52,53 @@ def test_wrong_options_are_one_line(backend: str, options: dict, text: str) -> N
         spec_of(backend if backend == "hdf5" else registry.backend_class("hdf5"), options, "synthetic")
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_changes_nothing_here_is_refused_in_one_line() -> None:
+    # Told by hand what a reader and a loader in this process take: whatever else a run has or gets is refused.
+    counts = {"source", "split", "limit", "batch_size", "shuffle", "block_samples", "buffer_blocks", "seed"}
+    counts |= {"workers", "worker_kind", "start_method", "prefetch"}
+    others = set(RunSpec.model_fields) - counts - {"backend", "dataset", "dataset_options", "options"}
+    assert others >= {
+        "cache",
+        "drop_caches",
+        "memory_limit_bytes",
+        "model",
+        "device",
+        "epochs",
+        "amp",
+        "compile",
+        "val",
+    }
+    for name in sorted(others):
+        with pytest.raises(SpecError) as caught:
+            spec_of("memmap", {}, "synthetic", **{name: RunSpec.model_fields[name].default})
+        assert str(caught.value).startswith(f"{name} has no effect here: ")
+        assert "Leave it out or use `bench run`." in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_fields_that_count_are_taken() -> None:
+    work = {"source": "synthetic", "split": "test", "limit": 600, "batch_size": 50, "seed": 4, "shuffle": "block"}
+    work |= {"block_samples": 20, "buffer_blocks": 3, "workers": 2, "start_method": "spawn", "prefetch": 5}
+    for more in ({"worker_kind": "process"}, {"worker_kind": "thread", "start_method": "fork"}):
+        spec = spec_of("memmap", {}, "fashion-mnist", **{**work, **more})
+        assert spec.model_dump(include={*work, *more}) == {**work, **more}
+
+
+@pytest.mark.parametrize("work", [{"prefetch": 5}, {"worker_kind": "thread"}, {"start_method": "spawn"}], ids=str)
+def test_what_workers_do_is_refused_where_there_are_none(work: dict) -> None:
+    with pytest.raises(SpecError, match="does nothing without --workers"):
+        spec_of("memmap", {}, "synthetic", **work)
+
+
+def test_a_misspelt_field_is_told_what_there_is() -> None:
+    with pytest.raises(SpecError, match=r"^batchsize has no effect here.* What has: source, .*batch_size, "):
+        spec_of("memmap", {}, "synthetic", batchsize=5)
+
+
+def test_facts_tell_of_nothing_that_was_not_done(tmp_path: Path) -> None:
+    prepared = Prepared(spec_of("memmap", {}, "synthetic", limit=64, batch_size=16), tmp_path)
+    told = Meter().facts(prepared)["spec"]
+    assert (told["backend"], told["limit"], told["batch_size"]) == ("memmap", 64, 16)
+    assert not told.keys() & {"epochs", "cache", "model", "device", "amp", "lr"}
