@@ -45,12 +45,14 @@ class BenchBackend:
         ``work`` are those fields of a run's spec that change how it loads: ``batch_size``, ``workers``, ``shuffle`` and
         so on. All others are refused.
         """
+        from bench.commands.places import places
         from bench.runs.in_process import Prepared, spec_of
 
         data = BenchDataset(dataset) if isinstance(dataset, str) else dataset
         chosen = {"limit": data.limit, **work}
         spec = spec_of(self.backend, self.options, data.name, dataset_options=data.options, **chosen)
-        return Prepared(spec, self.folder)
+        # Where ``bench run`` looks. Downloads and stores are in the temporary folder all the same.
+        return Prepared(spec, self.folder, places(self.folder).search)
 
 
 class MakeBackend:

@@ -33,8 +33,8 @@ LAYERS = [
     ["campaigns"],
     ["report"],
     ["console", "doctor", "listing", "page"],
-    ["commands", "pytest_plugin"],
-    ["cli"],
+    ["commands"],
+    ["cli", "pytest_plugin"],
     ["__main__"],
 ]
 

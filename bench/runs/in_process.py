@@ -107,20 +107,27 @@ def spec_of(
 
 
 class Prepared:
-    """A verified store of a spec below ``folder``, and what can be done with it."""
+    """A verified store of a spec below ``folder``, and what can be done with it.
 
-    def __init__(self, spec: RunSpec, folder: Path) -> None:
+    Raw data is looked for there, and then in the folders of ``search``.
+    """
+
+    def __init__(self, spec: RunSpec, folder: Path, search: tuple[Path, ...] = ()) -> None:
         self.spec = spec
         self._folder = folder
-        self.store: Store = prepare.prepare(spec, folder, (folder,), _Quiet())
+        self._search = tuple(dict.fromkeys((folder, *search)))
+        self.store: Store = self._prepare()
         self._loader: loading.Loader | None = None
         self._epoch = 0
 
     def build(self) -> Store:
         """Write and verify the store once more, in place of the one that is there."""
         self.close()
-        self.store = prepare.prepare(self.spec, self._folder, (self._folder,), _Quiet(), rebuild=True)
+        self.store = self._prepare(rebuild=True)
         return self.store
+
+    def _prepare(self, *, rebuild: bool = False) -> Store:
+        return prepare.prepare(self.spec, self._folder, self._search, _Quiet(), rebuild=rebuild)
 
     def open(self) -> BatchReader:
         """Open the store."""
@@ -208,6 +215,7 @@ class Meter:
             # Without what was not done: no epochs were trained, and no cache was emptied.
             "spec": spec.model_dump(mode="json", include={*_STORED, *WORK}),
             "samples": manifest.count,
+            "origin": manifest.origin,
             "digest": manifest.source_digest,
             "store_bytes": manifest.size_bytes,
             "files": manifest.file_count,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy_plugins
 
 from bench import registry
 from bench.contracts.options import Options
+from bench.pytest_plugin import MakeBackend, MakeDataset
 from bench.runs.in_process import Meter, Prepared, spec_of
 from bench.specs.spec import RunSpec, SpecError
 
@@ -102,3 +105,32 @@ def test_facts_tell_of_nothing_that_was_not_done(tmp_path: Path) -> None:
     told = Meter().facts(prepared)["spec"]
     assert (told["backend"], told["limit"], told["batch_size"]) == ("memmap", 64, 16)
     assert not told.keys() & {"epochs", "cache", "model", "device", "amp", "lr"}
+
+
+@pytest.mark.parametrize("variable", ["BENCH_DATA", "XDG_CACHE_HOME"])
+def test_data_is_looked_for_where_bench_run_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    if variable == "XDG_CACHE_HOME" and sys.platform != "linux":
+        pytest.skip("the cache folder of Linux")
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    folder = (tmp_path if variable == "BENCH_DATA" else tmp_path / "dataset-bench") / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    # The published layout: a label byte and 3,072 pixels a record.
+    records = np.random.default_rng(7).integers(0, 256, (24, 3073), np.uint8)
+    records[:, 0] %= 10
+    for number, part in enumerate(np.split(records[:20], 5), 1):
+        (folder / f"data_batch_{number}.bin").write_bytes(part.tobytes())
+    (folder / "test_batch.bin").write_bytes(records[20:].tobytes())
+    data = MakeDataset()("cifar10", limit=16)
+    prepared = MakeBackend(tmp_path / "stores")("memmap").prepared(data, batch_size=8)
+    assert Meter().facts(prepared)["origin"] == "local"
+    assert np.load(prepared.store.path / "labels.npz")["y"].tolist() == records[:16, 0].tolist()
+    prepared.build()
+    assert Meter().facts(prepared)["origin"] == "local"
+
+
+def test_facts_tell_of_a_stand_in(tmp_path: Path) -> None:
+    prepared = Prepared(spec_of("memmap", {}, "cifar10", source="synthetic", limit=64, batch_size=16), tmp_path)
+    assert Meter().facts(prepared)["origin"] == "synthetic"
