@@ -229,7 +229,7 @@ class Meter:
             "memory": {"rss_before_bytes": self._rss_before, "rss_peak_bytes": peak_bytes},
             "calibration": [one.facts() for one in calibrations],
             "calibration_units": calibration.units(),
-            "libraries": environment.libraries(),
+            "libraries": environment.libraries() | registry.packages(prepared.spec.backend, prepared.spec.dataset_name),
         }
 
 
