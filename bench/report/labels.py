@@ -20,7 +20,8 @@ class Methods:
     """The methods of some records, and what tells them apart: that alone is shown.
 
     An option is shown where what was asked for differs between records of a backend and, unless ``strict``, so does
-    what was used: ``format=auto`` that became ``png`` is the same as ``format=png``. With ``spoken``, names are
+    what was used: ``format=auto`` that became ``png`` is the same as ``format=png``. What
+    an option became is told behind what was asked for: ``format=auto (png)``. With ``spoken``, names are
     fit for sentences and lists: the reader is always named, and no comma is inside.
     """
 
@@ -34,6 +35,12 @@ class Methods:
         self._all_readers = spoken or len({self._reader(record) for record in records}) > 1
         self._workers = [name for name in _WORKERS if len({getattr(r.spec, name) for r in records}) > 1]
         self._records = records
+        self._became: dict[tuple[Key, str], set[str]] = {}
+        for record in records:
+            # Without a store nothing is known to have been used.
+            for name in self._options[record.spec.backend] if record.store is not None else ():
+                became = self._became.setdefault((self._all_asked(record), name), set())
+                became.add(word(used_options(record).get(name)))
 
     def _differing(self, records: Sequence[RunRecord]) -> list[str]:
         names = dict.fromkeys(name for record in records for name in record.spec.options)
@@ -45,6 +52,10 @@ class Methods:
     def _asked(self, record: RunRecord, name: str) -> str:
         options = record.spec.options
         return word(options[name]) if name in options else (_ABSENT if self._strict else NOTHING)
+
+    def _all_asked(self, record: RunRecord) -> Key:
+        backend = record.spec.backend
+        return (backend, *(f"{name}={self._asked(record, name)}" for name in self._options[backend]))
 
     @staticmethod
     def _reader(record: RunRecord) -> str:
@@ -102,7 +113,10 @@ class Methods:
         if name not in record.spec.options:
             return "unrecorded"
         asked = record.spec.options[name]
-        return "default" if asked is None else word(asked)
+        # What was asked for may have become something else for another data set: a name is of all runs of a method.
+        became = self._became.get((self._all_asked(record), name), set()) - {word(asked), NOTHING}
+        text = "default" if asked is None else word(asked)
+        return f"{text} ({' or '.join(sorted(became, key=order))})" if became else text
 
     def _worker_words(self, record: RunRecord, told: Collection[str]) -> list[str]:
         spec = record.spec

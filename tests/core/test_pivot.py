@@ -175,6 +175,21 @@ def test_what_became_the_same_is_one_row() -> None:
     assert table.rows == [["filesystem", "1.50 (1.00…2.00)"]]
 
 
+def test_a_method_tells_what_its_options_became() -> None:
+    auto = {"format": "auto", "quality": None}
+    png = run("filesystem", 1.0, options=auto, used={"format": "png"})
+    jpeg = run("filesystem", 2.0, options={"format": "jpeg", "quality": 80})
+    (table,) = tables([png, jpeg])
+    names = ["filesystem format=auto (png) quality=default", "filesystem format=jpeg quality=80"]
+    assert [row[0] for row in table.rows] == names
+    (table,) = tables([run("zarr", options={"chunk": n}, used={"chunk": n or 16}) for n in (None, 4)])
+    assert sorted(row[0] for row in table.rows) == ["zarr chunk=4", "zarr chunk=default (16)"]
+    elsewhere = {"dataset": "esc50", "data": {"digest": "e"}}
+    npy = run("filesystem", 3.0, options=auto, used={"format": "npy"}, **elsewhere)
+    (table,) = tables([png, jpeg, npy])
+    assert table.rows[0] == ["filesystem format=auto (npy or png) quality=default", "1.00", "3.00"]
+
+
 def test_an_option_that_an_older_record_lacks_is_not_taken_for_a_default() -> None:
     (table,) = tables([run("zarr", 1.0), run("zarr", 2.0, options={"shard": None})])
     assert table.rows == [["zarr shard=default", "2.00"], ["zarr shard=unrecorded", "1.00"]]
