@@ -6,6 +6,7 @@ memory and its caches. What is delivered is proved all the same.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,9 @@ from bench.specs.spec import NO_MODEL, RunSpec, SpecError, make_spec, validated_
 from bench.stores import digest, prepare
 from bench.stores.store import Store
 
-CHECKED_BATCHES = 20
+CHECKED_BYTES = 2**30
+"""How much of an epoch is compared: all of most sets, in less time than the epochs take that are timed."""
+
 SYNTHETIC = "synthetic"
 """Stands for the smallest photos, imitated: nothing is looked for or downloaded."""
 
@@ -154,14 +157,18 @@ class Prepared:
         return samples
 
     def check(self) -> int:
-        """Compare the first batches of one more epoch with the store's hashes; return how many samples were compared.
+        """Compare one more epoch with the store's hashes; return how many samples were compared.
 
-        Raises DeliveredWrongError.
+        Of an epoch of more than ``CHECKED_BYTES`` those of its first batches that have so many. Raises
+        DeliveredWrongError.
         """
         self.start()
         assert self._loader is not None  # noqa: S101  # start has just made it
         hashes, checked = self.store.hashes(), 0
-        plan = order.batch_indices(self.spec, len(hashes), self._epoch, CHECKED_BATCHES)
+        known = self.store.manifest
+        batch_bytes = self.spec.batch_size * math.prod(known.shape) * np.dtype(known.dtype).itemsize
+        batches = math.ceil(CHECKED_BYTES / batch_bytes)
+        plan = order.batch_indices(self.spec, len(hashes), self._epoch, batches)
         for indices, (x, y) in zip(plan, self._loader.epoch(self._epoch, len(plan)), strict=True):
             same = len(y) == len(indices) and np.array_equal(
                 digest.sample_hashes(indices, x.numpy(), y.numpy()), hashes[indices]

@@ -11,8 +11,9 @@ import toy_plugins
 
 from bench import registry
 from bench.contracts.options import Options
+from bench.contracts.reader import Indices
 from bench.pytest_plugin import MakeBackend, MakeDataset
-from bench.runs.in_process import Meter, Prepared, spec_of
+from bench.runs.in_process import DeliveredWrongError, Meter, Prepared, spec_of
 from bench.specs.spec import RunSpec, SpecError
 
 
@@ -134,3 +135,39 @@ def test_data_is_looked_for_where_bench_run_looks(
 def test_facts_tell_of_a_stand_in(tmp_path: Path) -> None:
     prepared = Prepared(spec_of("memmap", {}, "cifar10", source="synthetic", limit=64, batch_size=16), tmp_path)
     assert Meter().facts(prepared)["origin"] == "synthetic"
+
+
+class LateReader(toy_plugins.ToyReader):
+    """Right when read in order, as the store is verified; else one value is wrong, of sample ``wrong``."""
+
+    wrong = -1
+
+    def read_into(self, indices: Indices, x, y) -> None:
+        super().read_into(indices, x, y)
+        if list(indices) != sorted(indices):
+            x.numpy()[np.asarray(indices) == self.wrong] += 1
+
+
+class Late(toy_plugins.ToyBackend):
+    name = "late"
+    reader = LateReader
+
+
+def test_every_sample_of_an_epoch_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = Prepared(spec_of(Late, {}, "toys", batch_size=7, seed=3), tmp_path)
+    count = len(toy_plugins.toy_arrays()[1])
+    assert prepared.check() == count > 20 * 7
+    # The order of the second epoch, by NumPy's own generator as the documents say.
+    last = int(np.random.default_rng([3, 1]).permutation(count)[-1])
+    monkeypatch.setattr(LateReader, "wrong", last)
+    with pytest.raises(DeliveredWrongError):
+        prepared.check()
+
+
+def test_of_a_large_set_so_many_bytes_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = Prepared(spec_of("memmap", {}, "synthetic", limit=256, batch_size=16), tmp_path)
+    # Photos of 3 x 32 x 32 bytes: up to six batches of 16 of them, and not quite.
+    monkeypatch.setattr("bench.runs.in_process.CHECKED_BYTES", 6 * 16 * 3072 - 1)
+    assert prepared.check() == 6 * 16
+    monkeypatch.setattr("bench.runs.in_process.CHECKED_BYTES", 1)
+    assert prepared.check() == 16
