@@ -101,15 +101,15 @@ class Slot:
             self._in_use = False
 
 
-def samples_per_task(reader: Reader, spec: RunSpec) -> int:
-    """Return how many samples a worker reads at a time.
+def samples_per_task(reader: Reader, batch_size: int) -> int:
+    """Return how many samples a worker reads at a time, a multiple of ``batch_size``.
 
     A batch, or several where reading one takes no longer than handing it over.
     """
     if not reader.gathers:
-        return spec.batch_size
-    batch_bytes = max(1, spec.batch_size * math.prod(reader.shape) * reader.dtype.itemsize)
-    return spec.batch_size * max(1, min(_TASK_BATCHES, _TASK_BYTES // batch_bytes))
+        return batch_size
+    batch_bytes = max(1, batch_size * math.prod(reader.shape) * reader.dtype.itemsize)
+    return batch_size * max(1, min(_TASK_BATCHES, _TASK_BYTES // batch_bytes))
 
 
 def slots_needed(spec: RunSpec, samples: int) -> int:

@@ -30,6 +30,8 @@ class Task(Generic[T]):
         except BaseException as error:  # raised again by result
             self._error = error
         finally:
+            # A thread knows its last task until the next one comes, and what was read into must not be held by that.
+            del self._read
             self._done.release()
 
     def skip(self) -> None:

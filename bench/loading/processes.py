@@ -51,7 +51,7 @@ class ProcessLoader:
         self._reader = reader
         self._spec = spec
         self._order = order
-        self._samples = samples_per_task(reader, spec)
+        self._samples = samples_per_task(reader, spec.batch_size)
         size = min(self._samples, len(reader))
         # Those that a device may still copy from are left alone meanwhile: waiting for it would hold up the consumer.
         self._spare = SPARE_SLOTS if pin else 0

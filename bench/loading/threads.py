@@ -23,7 +23,7 @@ class ThreadLoader:
         self._reader = reader
         self._spec = spec
         self._order = order
-        self._samples = samples_per_task(reader, spec)
+        self._samples = samples_per_task(reader, spec.batch_size)
         self._spare = SPARE_SLOTS if pin else 0
         slots = slots_needed(spec, self._samples) + self._spare
         size = min(self._samples, len(reader))

@@ -124,12 +124,14 @@ def measure(source: Source, case: Case, workers: str, shuffle: str) -> Row:
     plan = [torch.from_numpy(indices) for indices in order.batch_indices(spec, len(source.y), 0)]
     loader = None if workers in {DATALOADER, AHEAD} else loading.make_loader(reader, spec)
     batches_of = IndexBatches(len(source.y), spec.batch_size)
+    # Made once, as for a training: it keeps its memory from one epoch to the next.
+    ahead = ReadAhead(reader, batches_of)
 
     def run(batches: int) -> Iterator[loading.Batch]:
         if loader is not None:
             return loader.epoch(0, batches)
         if workers == AHEAD:
-            whole = DataLoader(ReadAhead(reader, batches_of), batch_size=None)
+            whole = DataLoader(ahead, batch_size=None)
         else:
             whole = DataLoader(reader, batch_size=None, sampler=batches_of)
         # The same order each time, which the check knows.
