@@ -8,22 +8,20 @@ import weakref
 import numpy as np
 import pytest
 import torch
-import toy_plugins
+from array_readers import ArrayReader, FailingReader, X, Y
 from torch.utils.data import DataLoader
 
 from bench.contracts.backend import BackendError
-from bench.contracts.reader import NaiveReader, Reader
+from bench.contracts.reader import NaiveReader
 from bench.loading.ahead import ReadAhead, WorkerProcessError
 from bench.loading.sampler import IndexBatches
 
-X, Y = toy_plugins.toy_arrays()
 
-
-class ArrayReader(Reader):
+class NotingReader(ArrayReader):
     """Notes what it was asked for, and of what it heard before."""
 
     def __init__(self) -> None:
-        super().__init__(len(Y), X.shape[1:], X.dtype)
+        super().__init__()
         self.begun: list[np.ndarray] = []
         self.read: list[int] = []
 
@@ -32,15 +30,13 @@ class ArrayReader(Reader):
 
     def read_into(self, indices, x, y) -> None:
         self.read.append(int(indices[0]))
-        x.numpy()[:] = X[indices]
-        y.numpy()[:] = Y[indices]
-
-
-class FailingReader(ArrayReader):
-    def read_into(self, indices, x, y) -> None:
-        if 250 in indices:
-            raise BackendError("sample 250 cannot be read.")
         super().read_into(indices, x, y)
+
+
+class GatheringReader(NotingReader):
+    """One of which threads read several batches at once."""
+
+    gathers = True
 
 
 class OneByOne(NaiveReader):
@@ -55,7 +51,7 @@ def loader_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("loader-")]
 
 
-@pytest.mark.parametrize("reader", [ArrayReader, OneByOne])
+@pytest.mark.parametrize("reader", [ArrayReader, GatheringReader, OneByOne])
 @pytest.mark.parametrize("ahead", [{}, {"threads": 1, "prefetch": 1}, {"threads": 5, "prefetch": 9}], ids=str)
 def test_it_delivers_what_the_reader_does_epoch_after_epoch(reader: type, ahead: dict) -> None:
     batches = IndexBatches(300, 32, seed=4)
@@ -75,6 +71,30 @@ def test_it_delivers_what_the_reader_does_epoch_after_epoch(reader: type, ahead:
     assert loader_threads() == []
 
 
+def test_small_batches_are_read_several_at_once_into_memory_that_is_used_again() -> None:
+    reader = GatheringReader()
+    loader = DataLoader(ReadAhead(reader, IndexBatches(300, 10, shuffle=False), threads=1), batch_size=None)
+    places = set()
+    for _ in range(20):
+        for x, _ in loader:
+            places.add(x.data_ptr())
+    # 300 samples are 30 batches, in four tasks of up to eight.
+    assert sorted(reader.read) == sorted([0, 80, 160, 240] * 20)
+    # Three tasks ahead and two with the consumer, each of eight batches, however many epochs.
+    assert len(places) <= (3 + 2) * 8
+
+
+def test_what_is_kept_stays_as_it_was_while_others_are_read() -> None:
+    loader = DataLoader(ReadAhead(GatheringReader(), IndexBatches(300, 10, shuffle=False)), batch_size=None)
+    kept = [batch for number, batch in enumerate(loader) if number % 8 == 3]
+    for _ in range(5):
+        assert sum(len(y) for _, y in loader) == 300
+    for number, (x, y) in enumerate(kept):
+        first = 80 * number + 30
+        assert np.array_equal(x.numpy(), X[first : first + 10])
+        assert np.array_equal(y.numpy(), Y[first : first + 10])
+
+
 def test_batches_can_be_lists_of_numbers_as_torchs_own_samplers_make_them() -> None:
     sampler = torch.utils.data.BatchSampler(range(10), 4, drop_last=False)
     delivered = list(DataLoader(ReadAhead(ArrayReader(), sampler), batch_size=None))
@@ -82,7 +102,7 @@ def test_batches_can_be_lists_of_numbers_as_torchs_own_samplers_make_them() -> N
 
 
 def test_the_reader_hears_of_each_epoch_and_its_order() -> None:
-    reader = ArrayReader()
+    reader = NotingReader()
     loader = DataLoader(ReadAhead(reader, IndexBatches(300, 32)), batch_size=None)
     for epoch in range(2):
         assert len(list(loader)) == 10
@@ -95,7 +115,7 @@ def test_an_order_of_nothing_delivers_nothing() -> None:
 
 
 def test_it_reads_ahead_and_no_further_than_it_was_told() -> None:
-    reader = ArrayReader()
+    reader = NotingReader()
     batches = IndexBatches(300, 10, shuffle=False)
     coming = iter(DataLoader(ReadAhead(reader, batches, threads=2, prefetch=3), batch_size=None))
     next(coming)

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-import toy_plugins
+from array_readers import ArrayReader, FailingReader, X, Y
 from torch.utils.data import DataLoader
 
 from bench import loading
@@ -21,24 +21,6 @@ from bench.loading.processes import WorkerDiedError
 from bench.loading.sampler import IndexBatches
 from bench.loading.shared import PageLockError, SharedRing
 from bench.specs.spec import RunSpec
-
-X, Y = toy_plugins.toy_arrays()
-
-
-class ArrayReader(Reader):
-    def __init__(self) -> None:
-        super().__init__(len(Y), X.shape[1:], X.dtype)
-
-    def read_into(self, indices, x, y) -> None:
-        x.numpy()[:] = X[indices]
-        y.numpy()[:] = Y[indices]
-
-
-class FailingReader(ArrayReader):
-    def read_into(self, indices, x, y) -> None:
-        if 250 in indices:
-            raise BackendError("sample 250 cannot be read.")
-        super().read_into(indices, x, y)
 
 
 def spec(**fields) -> RunSpec:
