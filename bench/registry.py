@@ -277,9 +277,9 @@ def import_libraries(backend: str) -> None:
     backend_class(backend)
 
 
-def packages(backend: str, dataset: str) -> dict[str, str]:
+def packages(backend: str, dataset: str | None = None) -> dict[str, str]:
     """Return the versions of the packages, by name, that a backend and a data set come with, apart from ours."""
-    used = (backends().get(backend), datasets().get(dataset))
+    used = (backends().get(backend), datasets().get(dataset or ""))
     return dict(entry.package for entry in used if entry is not None and entry.package is not None)
 
 

@@ -98,8 +98,10 @@ class Comparison:
 
 
 Values = Mapping[str, Mapping[int, float]]
-Slots = Mapping[tuple[str, int], RunRecord]
 """By the name of a cell and the number of a block."""
+
+Slots = Mapping[tuple[str, int], RunRecord]
+"""Runs, by the same."""
 
 
 def compare(

@@ -20,9 +20,9 @@ class Methods:
     """The methods of some records, and what tells them apart: that alone is shown.
 
     An option is shown where what was asked for differs between records of a backend and, unless ``strict``, so does
-    what was used: ``format=auto`` that became ``png`` is the same as ``format=png``. What
-    an option became is told behind what was asked for: ``format=auto (png)``. With ``spoken``, names are
-    fit for sentences and lists: the reader is always named, and no comma is inside.
+    what was used: ``format=auto`` that became ``png`` is the same as ``format=png``. What an option
+    became is told behind what was asked for: ``format=auto (png)``. With ``spoken``, names are fit for sentences and
+    lists: the reader is always named, and no comma is inside.
     """
 
     def __init__(self, records: Sequence[RunRecord], *, strict: bool = False, spoken: bool = False) -> None:

@@ -113,7 +113,7 @@ def _path(spec: StoreSpec, data_dir: Path, backend: Backend[Any], truth: Truth) 
     data = [spec.dataset_name, spec.dataset_options, spec.split, schema.origin, list(schema.classes), truth.digest]
     versions: list[Any] = [backend.format_version, store.FORMAT_VERSION]
     # What another version of an outsider's package wrote is not what this one writes.
-    versions += sorted(registry.packages(backend.name, "").items())
+    versions += sorted(registry.packages(backend.name).items())
     key = content_hash([*data, backend.name, _written_options(spec, backend), *versions])
     return store.store_path(data_dir, spec.dataset_name, backend.name, key)
 
@@ -139,8 +139,8 @@ def _intact(path: Path, backend: Backend[Any], truth: Truth, progress: Progress,
         if repair:
             return None
         raise
-    # Same bytes under new modification times, as after a copy of the cache.
-    # What lies beside them, as a reader's own index does, takes room as well.
+    # Same bytes under new modification times, as after a copy of the cache. What lies beside them now takes room, too,
+    # as a reader's own index does.
     changed = {"files_id": state.id, "size_bytes": state.size_bytes, "file_count": state.file_count}
     manifest = found.manifest.model_copy(update=changed)
     store.write_manifest(path, manifest)
