@@ -226,10 +226,10 @@ def test_compresses_like_real_photographs(real_data: Path, sample: tuple[NDArray
     x = sample[0]
     measured = {f"zstd level 3, {chunk}": (zstd_ratio(real, chunk), zstd_ratio(x, chunk)) for chunk in (64, 256)}
     measured["PNG"] = png_ratio(real[:2000]), png_ratio(x[:2000])
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    document = (Path(__file__).parents[2] / "docs" / "data-sets.md").read_text()
     for name, (of_real, of_synthetic) in measured.items():
         assert of_synthetic == pytest.approx(of_real, rel=0.1)
-        (row,) = (line for line in readme.splitlines() if line.startswith(f"| {name} "))
+        (row,) = (line for line in document.splitlines() if line.startswith(f"| {name} "))
         stated = [float(cell) for cell in row.split("|")[2:4]]
         assert stated == pytest.approx([of_real, of_synthetic], abs=0.005)
     assert spectral_slope(x[:2000]) == pytest.approx(spectral_slope(real[:2000]), abs=0.2)
