@@ -15,6 +15,7 @@ from bench.contracts.backend import BackendError
 from bench.contracts.source import SampleBlock, Schema
 from bench.loaders.cupy_ import CupyBackend, CupyOptions
 from bench.loaders.cupy_device import CudaDevice
+from bench.measure import gpu as gpu_sensors
 from bench.measure.clock import CudaClock
 from bench.records.record import RunRecord
 from bench.training.trainer import Trainer
@@ -47,6 +48,7 @@ def test_a_run_on_the_gpu_accounts_for_its_time_and_memory(bench, workers: tuple
     assert record.gpu.utilisation is None or 0 <= record.gpu.utilisation <= 1
     assert record.gpu.temperature_c is None or 10 < record.gpu.temperature_c < 110
     assert record.gpu.energy_j is None, "these epochs are far too short for the sensor"
+    assert record.environment["libraries"]["nvidia-driver"] == gpu_sensors.driver_version()
 
 
 def test_memory_of_the_device_grows_by_what_is_held(bench) -> None:

@@ -83,14 +83,12 @@ class GpuSensor:
 
     def __init__(self, identity: str) -> None:
         self.reason: str | None = None
-        self.driver: str | None = None
         self._handle: Any = None
         nvml, self.reason = _start()
         if nvml is None:
             return
         self._nvml = nvml
         self._names = _reason_names(nvml)
-        self.driver = self._read(nvml.nvmlSystemGetDriverVersion)
         for find, name in _searches(nvml, identity):
             self._handle = self._read(find, name)
             if self._handle is not None:
@@ -192,6 +190,17 @@ def identities() -> tuple[list[str], str | None]:
     except nvml.NVMLError as error:
         return [], f"NVML failed: {error}"
     return found, None if found else "the driver sees no NVIDIA GPU"
+
+
+def driver_version() -> str | None:
+    """Return the version of the NVIDIA driver, None where NVML does not tell."""
+    nvml, _ = _start()
+    if nvml is None:
+        return None
+    try:
+        return str(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:
+        return None
 
 
 def cuda_identity(properties: Any) -> str:

@@ -269,9 +269,12 @@ def _seed(spec: RunSpec) -> None:
 
 
 def _environment(job: Job, device: torch.device) -> dict[str, Any]:
+    libraries = environment.libraries() | registry.packages(job.spec.backend, job.spec.dataset_name)
+    if device.type == "cuda" and (driver := gpu.driver_version()) is not None:
+        libraries["nvidia-driver"] = driver
     return {
         **environment.machine(),
-        "libraries": environment.libraries() | registry.packages(job.spec.backend, job.spec.dataset_name),
+        "libraries": libraries,
         "store_file_system": environment.file_system(job.root),
         "storage": storage_device.storage_facts(job.root),
         "torch_threads": torch.get_num_threads(),

@@ -86,10 +86,18 @@ def taken(at_s: float, **readings) -> gpu.GpuSample:
     return gpu.GpuSample(at_s, **readings)
 
 
+def test_the_driver_is_known_by_its_version(nvml: FakeNvml) -> None:
+    assert gpu.driver_version() == "570.1"
+    nvml.broken.add("nvmlSystemGetDriverVersion")
+    assert gpu.driver_version() is None
+    nvml.broken.add("nvmlInit")
+    assert gpu.driver_version() is None
+
+
 def test_every_reading_reaches_the_sample(nvml: FakeNvml) -> None:
     sensor = gpu.GpuSensor(UUID)
     sample = sensor.sample([12])
-    assert (sensor.reason, sensor.driver) == (None, "570.1")
+    assert sensor.reason is None
     assert (sample.used_bytes, sample.memory_api) == (5_000, "v2")
     assert (sample.sm_mhz, sample.memory_mhz, sample.temperature_c) == (1980, 3201, 61)
     assert (sample.utilisation, sample.p_state, sample.energy_mj) == (0.37, 2, 1000)
