@@ -14,6 +14,7 @@ from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.commands.places import places
 from bench.commands.work import work_flags
 from bench.contracts.errors import BenchError
+from bench.files import require_place, write_text
 from bench.runs.attempt import Attempt
 
 if TYPE_CHECKING:
@@ -105,12 +106,12 @@ def regress(
         return
     if backend or dataset or dataset_options or _given(context, work):
         raise RegressFlagsError("A baseline says itself what to run. Leave out --backend, --dataset and what to do.")
-    if summary is not None and not summary.absolute().parent.is_dir():
-        raise RegressFlagsError(f"--summary {summary}: there is no such folder. Make it, or choose another.")
-    if summary is not None and not _replaceable(summary):
-        raise RegressFlagsError(
-            f"--summary {summary} is there already, and is no summary of bench. Choose another name."
-        )
+    if summary is not None:
+        require_place(summary, "--summary")
+        if not _replaceable(summary):
+            raise RegressFlagsError(
+                f"--summary {summary} is there already, and is no summary of bench. Choose another name."
+            )
     known = baselines.read(name, results)
     count = blocks or known.blocks
     attempt = dataclasses.replace(attempt, ceiling=known.ceiling)
@@ -234,10 +235,7 @@ def _show(found: Regressed, format: str, into: Path | None) -> None:
     from bench.report import regressed, render
 
     if into is not None:
-        try:
-            into.write_text(regressed.summary(found))
-        except OSError as error:
-            raise RegressFlagsError(f"--summary {into}: {error.strerror}. Choose another file.") from error
+        write_text(into, regressed.summary(found))
     table, text = regressed.regressed_table(found), regressed.sentences(found)
     if format == "markdown":
         console.out("\n".join([*(f"- {sentence}" for sentence in text), "", render.markdown(table)]))

@@ -185,7 +185,8 @@ def test_another_version_of_a_library_is_said_and_held(laboratory: Laboratory) -
         (("main", "--memory-limit", "2G"), "says itself what to run"),
         (("--save", "new", "--backend", "zarr"), "--save needs what to measure"),
         (("--save", "x y", "--dataset", "cifar10", "--backend", "zarr"), "no name for a baseline"),
-        (("main", "--summary", "no/folder/x.md"), "no such folder"),
+        (("main", "--summary", "no/folder/x.md"), "there is no folder no/folder"),
+        (("main", "--summary", "/dev/null"), "is no ordinary file"),
     ],
 )
 def test_flags_that_make_no_sense_are_one_line(
