@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from bench.records.record import RunRecord
 from bench.report.labels import DataSets
-from bench.report.protocol import protocol_parts
+from bench.report.protocol import memory_limit_text, protocol_parts
 from bench.report.tables import machine_text, sample_text, shuffle_text
 from bench.specs import augmentation
 from bench.specs.spec import NO_MODEL
@@ -39,6 +39,7 @@ def work_notes(runs: Sequence[RunRecord], told: Collection[str] = ()) -> list[st
     parts += common(_epochs(run) for run in runs)
     parts += common(shuffle_text(run) or "shuffle full" for run in runs)
     parts += common(f"on {run.device or run.spec.device}" for run in runs)
+    parts += common(memory_limit_text(run) for run in runs)
     # Each by itself: that runs differ in one of them must not hide the others.
     found = [protocol_parts(run, in_full=True) for run in runs]
     parts += [part for part in found[0] if all(part in others for others in found)]

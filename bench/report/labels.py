@@ -9,6 +9,7 @@ from typing import Any
 from bench.records.facets import NOTHING, OPTION, Facet, used_options, word
 from bench.records.record import RunRecord
 from bench.report.tables import differing_options
+from bench.specs.spec import PREFETCH_BATCHES
 
 Key = tuple[str, ...]
 
@@ -134,7 +135,9 @@ class Methods:
         parts = [] if self._all_readers else [f"reader {self._reader(self._records[0])}"]
         if "workers" not in self._workers:
             spec = self._records[0].spec
-            parts.append(workers_words(spec.workers, f" {spec.worker_kind}"))
+            kind = "" if "worker_kind" in self._workers else f" {spec.worker_kind}"
+            ahead = spec.workers and "prefetch" not in self._workers and spec.prefetch != PREFETCH_BATCHES
+            parts.append(workers_words(spec.workers, kind) + (f" (prefetch {spec.prefetch})" if ahead else ""))
         for backend in sorted(self._options):
             records = [record for record in self._records if record.spec.backend == backend]
             texts = self._common_options(records, {"reader", *self._options[backend]})

@@ -9,7 +9,7 @@ from bench.records.groups import equal_runs
 from bench.records.metrics import IMPOSSIBLE_SHARE, METRICS, Metric, all_waits_s
 from bench.records.record import RunRecord
 from bench.report.learning import learning_notes
-from bench.report.protocol import protocol_parts, samples_text
+from bench.report.protocol import memory_limit_text, protocol_parts, samples_text
 from bench.specs import augmentation
 from bench.specs.spec import NO_MODEL, PREFETCH_BATCHES
 from bench.stats import needed_count
@@ -115,7 +115,7 @@ def work_text(record: RunRecord, *, in_full: bool = False) -> str:
     """
     spec = record.spec
     parts = [samples_text(record), f"batch {spec.batch_size}", _workers_text(record), _epochs_text(record)]
-    parts += [record.device or spec.device, *protocol_parts(record, in_full=in_full)]
+    parts += [record.device or spec.device, memory_limit_text(record), *protocol_parts(record, in_full=in_full)]
     switches = ("amp", "compile", "channels_last", "deterministic")
     parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
     parts += [f"augmented by {augmentation.text(spec.augment)}"] if spec.augment else []

@@ -165,6 +165,22 @@ def test_a_method_is_told_as_far_as_it_differs() -> None:
     assert [row[0] for row in table.rows] == ["memory[library]", "zarr[library]", "zarr[mapped]"]
 
 
+def test_what_all_workers_are_is_told_once_and_what_they_differ_in_is_not() -> None:
+    alike = [run(name, workers=2, worker_kind="thread", prefetch=8) for name in ("hdf5", "zarr")]
+    assert pivot(alike).arrangement.methods.common() == "reader library; 2 thread workers (prefetch 8)"
+    kinds = [run("zarr", workers=2, worker_kind=kind) for kind in ("thread", "process")]
+    assert pivot(kinds).arrangement.methods.common() == "reader library; 2 workers"
+    ahead = [run("zarr", workers=2, prefetch=batches) for batches in (2, 8)]
+    assert pivot(ahead).arrangement.methods.common() == "reader library; 2 process workers"
+
+
+def test_weights_and_a_limit_of_memory_are_part_of_the_work() -> None:
+    asked = {"weights": "folder/known.pt", "memory_limit_bytes": 2**30}
+    notes = pivot_notes(pivot([run("zarr", **asked), run("hdf5", **asked)]), Marks())
+    (note,) = (note for note in notes if note.startswith("The same in all runs"))
+    assert "memory limit 1,024 MiB, weights of known.pt, sgd" in note
+
+
 def test_what_became_the_same_is_one_row() -> None:
     auto = {"options": {"format": "auto"}, "used": {"format": "png"}}
     png = {"options": {"format": "png"}}
