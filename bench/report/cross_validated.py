@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bench.records.cross_validation import FOLD_OPTION, CrossValidation
 from bench.records.metrics import METRICS, Metric, significant
-from bench.report.tables import Table, data_label, run_label, work_text
+from bench.report.tables import Table, data_label, run_label, work_parts
 
 FOLD_METRICS = ("test_accuracy", "test_macro_f1", "test_loss", "val_best_accuracy", "val_accuracy", "accuracy")
 """What is shown where nothing was asked for, as far as any fold has it."""
@@ -62,12 +62,16 @@ def folds_notes(found: CrossValidation) -> list[str]:
 
 def _work(found: CrossValidation) -> str:
     """Return what was done in each fold: folds may be of different sizes, and stop after other numbers of epochs."""
+    parts = {fold: work_parts(record, in_full=True) for fold, record in sorted(found.results.items())}
+    every = list(parts.values())
+    common = [part for part in every[0] if all(part in others for others in every)]
     folds_of: dict[str, list[int]] = {}
-    for fold, record in sorted(found.results.items()):
-        folds_of.setdefault(work_text(record, in_full=True), []).append(fold)
+    for fold, own in parts.items():
+        folds_of.setdefault(", ".join(part for part in own if part not in common), []).append(fold)
+    alike = f"Each fold: {', '.join(common)}."
     if len(folds_of) < 2:
-        return f"Each fold: {work_text(found.first, in_full=True)}."
-    return " ".join(f"{_named(folds).capitalize()}: {text}." for text, folds in folds_of.items())
+        return alike
+    return " ".join([alike, *(f"{_named(folds).capitalize()}: {text}." for text, folds in folds_of.items() if text)])
 
 
 def _tested(found: CrossValidation) -> str:

@@ -113,6 +113,11 @@ def work_text(record: RunRecord, *, in_full: bool = False) -> str:
 
     ``in_full`` names optimizer, learning rate and seed even where they are the usual ones.
     """
+    return ", ".join(work_parts(record, in_full=in_full))
+
+
+def work_parts(record: RunRecord, *, in_full: bool = False) -> list[str]:
+    """Return the parts of ``work_text``."""
     spec = record.spec
     parts = [samples_text(record), f"batch {spec.batch_size}", _workers_text(record), _epochs_text(record)]
     parts += [record.device or spec.device, memory_limit_text(record), *protocol_parts(record, in_full=in_full)]
@@ -120,7 +125,7 @@ def work_text(record: RunRecord, *, in_full: bool = False) -> str:
     parts += [name.replace("_", " ") for name in switches if getattr(spec, name)]
     parts += [f"augmented by {augmentation.text(spec.augment)}"] if spec.augment else []
     parts += [f"seed {spec.seed}"] if in_full else []
-    return ", ".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def _workers_text(record: RunRecord) -> str:
