@@ -104,16 +104,28 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def read_all(folder: Path) -> tuple[list[tuple[Path, RunRecord]], list[RecordError]]:
-    """Return all readable records, oldest first, and the errors of the others. Raises ResultsError."""
+    """Return all readable records, oldest first, and the errors of the others. Raises ResultsError.
+
+    A record that is there under two names is returned once: twice it would count as two runs that agree.
+    """
     if folder.exists() and not folder.is_dir():
         raise ResultsError(f"{folder} is not a folder. Choose another --results.")
     found: list[tuple[Path, RunRecord]] = []
     errors: list[RecordError] = []
+    by_start: dict[str, list[tuple[Path, RunRecord]]] = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            found.append((path, read_record(path)))
+            record = read_record(path)
         except RecordError as error:
             errors.append(error)
+            continue
+        together = by_start.setdefault(record.started_at, [])
+        same = next((known for known, other in together if other == record), None)
+        if same is not None:
+            errors.append(RecordError(f"{path} is the same record as {same.name}, which counts once. Remove one."))
+            continue
+        together.append((path, record))
+        found.append((path, record))
     return sorted(found, key=lambda item: item[1].started_at), errors
 
 

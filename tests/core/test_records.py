@@ -130,3 +130,19 @@ def test_a_bad_file_does_not_hide_good_records(tmp_path: Path, record: RunRecord
     found, errors = results.read_all(tmp_path)
     assert [item for _, item in found] == [record]
     assert "zz.json" in str(errors[0])
+
+
+def test_a_record_under_two_names_is_one_run_and_one_with_other_values_is_not(
+    tmp_path: Path, record: RunRecord
+) -> None:
+    first = results.write(record, tmp_path)
+    copy = tmp_path / f"copy-of-{first.name}"
+    copy.write_text(json.dumps(json.loads(first.read_text())))
+    other = record.model_copy(update={"epochs": record.epochs[:-1]})
+    results.write(other, tmp_path)
+    found, errors = results.read_all(tmp_path)
+    assert sorted(len(item.epochs) for _, item in found) == [len(record.epochs) - 1, len(record.epochs)]
+    (error,) = map(str, errors)
+    assert copy.name in error
+    assert first.name in error
+    assert error.endswith("counts once. Remove one.")
