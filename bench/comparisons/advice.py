@@ -112,6 +112,7 @@ class Related:
 class Advice:
     """The groups of a work for an aim, the recommended one first, and all that speaks for it.
 
+    ``lossy`` groups do not deliver the data set's samples, and were left out because at least two others do.
     ``factors`` are those of a balanced choice, ``floors`` the noise that the Pareto set rests on, ``contrasts`` those
     of the other groups' epochs with that of the recommended one, where they ran in the same blocks.
     """
@@ -119,6 +120,7 @@ class Advice:
     aim: Aim
     work: Work
     groups: tuple[Group, ...]
+    lossy: tuple[Group, ...]
     steps: tuple[Step, ...]
     bottleneck: Bottleneck
     floors: Mapping[str, Noise]
@@ -175,6 +177,9 @@ def advise(
             "There is nothing to choose from: fewer than two ways of storing did the same work under the same "
             "circumstances. `bench advise --dataset NAME` measures some."
         )
+    lossless = [group for group in known if not group.is_lossy]
+    lossy = [group for group in known if group.is_lossy] if len(lossless) > 1 else []
+    known = lossless if lossy else known
     bottleneck = judge_bottleneck(known)
     floors = {metric: noise(known, metric) for metric in PARETO_METRICS}
     best = pareto(known, floors, bottleneck.free)
@@ -190,6 +195,7 @@ def advise(
         wanted,
         work,
         tuple(ordered),
+        tuple(lossy),
         tuple(steps),
         bottleneck,
         floors,

@@ -104,11 +104,7 @@ def _judge(losses: Sequence[Losses], work: Work, labels: Sequence[str]) -> tuple
             True,
             f"Identical: the loss of every batch is the same, bit for bit, in all {runs} runs{asked}.{left_out}",
         )
-    lossy = [
-        group.first.store is not None and group.first.store.lossy is not None
-        for group, one in zip(work.groups, losses, strict=True)
-        if one.equal is False
-    ]
+    lossy = [group.is_lossy for group, one in zip(work.groups, losses, strict=True) if one.equal is False]
     named = ", ".join(different[:5]) + (" and others" if len(different) > 5 else "")
     if all(lossy):
         return False, f"Not identical, as is to be expected of lossy stores: {named}.{left_out}"

@@ -186,7 +186,7 @@ def _also(close: Sequence[Group], names: dict[Group, str]) -> list[str]:
     ]
     if len(costs) > 1:
         found.append(_in_total(least_in_total(costs)))
-    lossy = [group for group in close if group.first.store is not None and group.first.store.lossy is not None]
+    lossy = [group for group in close if group.is_lossy]
     found += [f"Lossy, so not the same bytes: {_named(lossy, names)}."] if lossy else []
     return [text for text in found if text]
 

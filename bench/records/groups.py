@@ -26,6 +26,11 @@ class Group:
         """Any one of them, for what they have in common."""
         return self.records[0]
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether its store delivers other samples than the data set has."""
+        return self.first.store is not None and self.first.store.lossy is not None
+
     def summary(self, metric: str) -> Summary | None:
         """Return the summary of a metric, see :meth:`bench.records.metrics.Metric.over`."""
         return METRICS[metric].over(self.records)

@@ -120,7 +120,10 @@ def verdict(advice: Advice) -> list[str]:
         label = METRICS[advice.steps[0].metric].label
         texts.append(f"No one was shown to be the best by {label}, so what follows is what these runs suggest.")
     texts += [f"For {advice.aim.name} ({advice.aim.meaning}) take {names[best]}: --backend {backend_text(best.first)}"]
-    lossy = lossy_note((names[group], group.first) for group in advice.groups)
+    if advice.lossy:
+        lossy = lossy_note(((names[group], group.first) for group in advice.lossy), "those, and left out")
+    else:
+        lossy = lossy_note((names[group], group.first) for group in advice.groups)
     return [*texts, lossy] if lossy else texts
 
 
@@ -247,6 +250,7 @@ def to_json(advice: Advice, notes: Sequence[str] = ()) -> str:
             "reason": advice.bottleneck.reason,
         },
         "rows": [_row_json(advice, group, names) for group in advice.groups],
+        "left_out_as_lossy": [names[group] for group in advice.lossy],
         "steps": [
             {
                 "metric": step.metric,

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from bench.records.record import RunRecord
 
 
-def lossy_note(named: Iterable[tuple[str, RunRecord]]) -> str:
-    """Return a sentence on the lossy ones of some methods, each with a run of it; nothing where there are none."""
+def lossy_note(named: Iterable[tuple[str, RunRecord]], what: str = "from the other methods") -> str:
+    """Return a sentence on the lossy ones of some methods, each with a run of it; nothing where there are none.
+
+    ``what`` ends what is said of them: that their samples are not the same as those.
+    """
     found = {
         name: record.store.lossy.psnr_db
         for name, record in named
@@ -17,4 +20,4 @@ def lossy_note(named: Iterable[tuple[str, RunRecord]]) -> str:
     if not found:
         return ""
     listed = ", ".join(f"{name} (PSNR {psnr_db:.1f} dB)" for name, psnr_db in found.items())
-    return f"LOSSY, so not the same samples as from the other methods: {listed}."
+    return f"LOSSY, so not the same samples as {what}: {listed}."

@@ -11,6 +11,7 @@ from bench.comparisons.criteria import order
 from bench.comparisons.tradeoffs import break_evens, epoch_contrasts
 from bench.records.groups import Group, equal_runs, same_work
 from bench.records.record import RunRecord
+from bench.records.stored import Lossy
 from bench.report.advised import advised_table, labels, sentences, to_json
 
 
@@ -35,6 +36,23 @@ def test_what_was_not_told_apart_is_a_tie_that_the_next_criterion_decides() -> N
     text = "\n".join(sentences(found))
     assert "By epoch: no difference shown between hdf5 and zarr" in text
     assert "The next criterion decides." in text
+
+
+def test_what_delivers_other_samples_is_not_advised_where_others_can_be() -> None:
+    loss = Lossy(psnr_db=31.26)
+    lossy = [
+        record.model_copy(update={"store": record.store.model_copy(update={"lossy": loss})})
+        for record in blocks("filesystem", 0.5, store_mb=1)
+    ]
+    exact = [*blocks("hdf5", 1.0, twin=True), *blocks("zarr", 1.5, store_mb=50)]
+    for aim, expected in (("speed", ["hdf5", "zarr"]), ("disk", ["zarr", "hdf5"]), ("balanced", ["zarr", "hdf5"])):
+        found = advice_of([*exact, *lossy], aim)
+        assert backends(found.groups) == expected
+        assert sorted(backends(found.pareto)) == ["hdf5", "zarr"]
+        said = "LOSSY, so not the same samples as those, and left out: filesystem (PSNR 31.3 dB)."
+        assert sentences(found).count(said) == 1
+        assert json.loads(to_json(found))["left_out_as_lossy"] == ["filesystem"]
+    assert backends(advice_of([*exact[:8], *lossy], "disk").groups)[0] == "filesystem", "nothing else to choose from"
 
 
 def test_runs_that_cannot_show_anything_tie_only_within_the_noise_and_say_so() -> None:
