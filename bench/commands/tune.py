@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 import time
 from collections.abc import Callable
@@ -61,6 +60,7 @@ def tune(
     from bench import console, registry
     from bench.campaigns.laboratory import RunLaboratory
     from bench.campaigns.search_space import Space
+    from bench.measure.environment import usable_cores
     from bench.records import results as records
     from bench.report import render, tuned
     from bench.specs.spec import RunSpec, make_spec, validated_options
@@ -80,7 +80,7 @@ def tune(
 
     def space() -> Space:
         fields = {name: field.annotation for name, field in cls.options_type.model_fields.items()}
-        return Space(fields, lambda values: cls(validated_options(cls, values)), baseline, fixed, os.cpu_count() or 1)
+        return Space(fields, lambda values: cls(validated_options(cls, values)), baseline, fixed, usable_cores())
 
     if space().draw(random.Random(0)) is None:  # noqa: S311  # no secret
         raise TuneError(f"There is nothing to tune: flags fix all that {backend} could be set to. Leave some out.")

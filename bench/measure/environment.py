@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -140,6 +141,12 @@ def cpu_quota_cores(proc: Path = PROC, sys_: Path = SYS) -> float | None:
         if quota is not None and period and quota > 0:
             quotas.append(quota / period)
     return min(quotas, default=None)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process can keep busy: as its affinity and the quota of its control groups allow."""
+    cores, quota = len(os.sched_getaffinity(0)), cpu_quota_cores()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def memory_limit_bytes(proc: Path = PROC, sys_: Path = SYS) -> int | None:

@@ -19,6 +19,7 @@ from bench.commands.cells import named_cells
 from bench.commands.durations import DurationError, duration_s
 from bench.commands.outcome import INTERRUPTED, RunFailedError
 from bench.contracts.errors import BenchError
+from bench.measure import environment
 from bench.records.record import ErrorInfo, read_record
 from bench.report import tuned
 from bench.runs import runner
@@ -135,6 +136,18 @@ def test_an_interruption_before_anything_is_known_says_so(laboratory, monkeypatc
     assert isinstance(result.exception, RunFailedError)
     assert str(result.exception) == "Interrupted before anything was measured."
     assert result.exception.exit_code == INTERRUPTED
+
+
+@pytest.mark.parametrize(("quota", "most"), [(None, 3), (1.5, 2), (0.2, 1), (9.0, 3)])
+def test_no_more_workers_are_tried_than_there_are_cores_for(
+    laboratory, monkeypatch: pytest.MonkeyPatch, quota: float | None, most: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 6, 7})
+    monkeypatch.setattr(environment, "cpu_quota_cores", lambda: quota)
+    result = CliRunner().invoke(app, [*FAKE])
+    assert result.exit_code == 0, result.exception
+    assert max(spec.workers for spec in laboratory) == most
 
 
 def test_the_best_is_shown_with_its_command_and_its_stores_alone_are_kept(laboratory, tmp_path: Path) -> None:
