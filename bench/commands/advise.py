@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bench.specs.spec import RunSpec
 
 LEAST_BUDGET_S = 30.0
-_OWN_FLAGS = {"aim", "dataset", "where", "training", "results", "format", "into"}
+_OWN_FLAGS = {"aim", "dataset", "lossy", "where", "training", "results", "format", "into"}
 
 
 class AdviseError(BenchError):
@@ -64,7 +64,8 @@ def advise(
         ),
     ] = None,
     lossy: Annotated[
-        bool, typer.Option("--lossy", help="With --dataset: also try formats that change the samples (JPEG).")
+        bool,
+        typer.Option("--lossy", help="Also advise formats that change the samples (JPEG); with --dataset, try them."),
     ] = False,
     order_seed: Annotated[int, typer.Option(help="With --dataset: seed of the order of runs.", min=0)] = 0,
     keep_stores: Annotated[
@@ -98,7 +99,7 @@ def advise(
         for error in unread:
             console.say(f"bench: {error}")
         records = _matching([record for _, record in found], where or [])
-        _show(*_advice(records, records, aim, training), format, into)
+        _show(*_advice(records, records, aim, training, lossy=lossy), format, into)
         return
     if where:
         raise AdviseError("--where chooses among records: leave it out, or leave out --dataset.")
@@ -111,13 +112,17 @@ def advise(
     if surveyed.interrupted and not surveyed.blocks:
         raise RunFailedError("Interrupted before anything was compared.", INTERRUPTED, None)
     everything = [record for _, record in folder.read_all(results)[0]]
-    advice, _ = _advice(surveyed.records, everything, aim, training)
+    # Who names one wants to hear of it.
+    lossy = lossy or any(spec.open_backend().capabilities.lossy for spec in cells.values())
+    advice, _ = _advice(surveyed.records, everything, aim, training, lossy=lossy)
     _show(advice, notes, format, into)
     if surveyed.interrupted:
         raise RunFailedError("Interrupted; the advice above rests on what was done until then.", INTERRUPTED, None)
 
 
-def _advice(records: list[RunRecord], everything: list[RunRecord], aim: str, training: int) -> tuple[Advice, list[str]]:
+def _advice(
+    records: list[RunRecord], everything: list[RunRecord], aim: str, training: int, *, lossy: bool
+) -> tuple[Advice, list[str]]:
     from bench.comparisons import advice
     from bench.report.tables import caches_text, data_label, work_text
 
@@ -136,7 +141,7 @@ def _advice(records: list[RunRecord], everything: list[RunRecord], aim: str, tra
     if others and everything is records:
         more = "other kind" if len(others) == 1 else "other kinds"
         notes.append(f"There are {len(others)} {more} of work in the records. --where KEY=VALUE chooses among them.")
-    return advice.advise(chosen, aim, others, training), notes
+    return advice.advise(chosen, aim, others, training, lossy=lossy), notes
 
 
 def _matching(records: list[RunRecord], where: list[str]) -> list[RunRecord]:

@@ -112,7 +112,7 @@ class Related:
 class Advice:
     """The groups of a work for an aim, the recommended one first, and all that speaks for it.
 
-    ``lossy`` groups do not deliver the data set's samples, and were left out because at least two others do.
+    ``lossy`` groups were left out: they do not deliver the data set's samples, and at least two others do.
     ``factors`` are those of a balanced choice, ``floors`` the noise that the Pareto set rests on, ``contrasts`` those
     of the other groups' epochs with that of the recommended one, where they ran in the same blocks.
     """
@@ -165,9 +165,17 @@ def _only_searched(record: RunRecord) -> bool:
 
 
 def advise(
-    work: Work, aim: str = "balanced", others: Iterable[Work] = (), training_epochs: int = TRAINING_EPOCHS
+    work: Work,
+    aim: str = "balanced",
+    others: Iterable[Work] = (),
+    training_epochs: int = TRAINING_EPOCHS,
+    *,
+    lossy: bool = False,
 ) -> Advice:
-    """Return the advice that the runs of a work allow. Raises AdviceError where there is nothing to choose from."""
+    """Return the advice that the runs of a work allow. Raises AdviceError where there is nothing to choose from.
+
+    Unless ``lossy`` ones are welcome, they are left out where that leaves two or more to choose from.
+    """
     if aim not in AIMS:
         raise AdviceError(f"--for {aim}: unknown. Choose from: {', '.join(AIMS)}.")
     wanted = AIMS[aim]
@@ -178,8 +186,9 @@ def advise(
             "circumstances. `bench advise --dataset NAME` measures some."
         )
     lossless = [group for group in known if not group.is_lossy]
-    lossy = [group for group in known if group.is_lossy] if len(lossless) > 1 else []
-    known = lossless if lossy else known
+    left_out: list[Group] = []
+    if not lossy and len(lossless) > 1:
+        left_out, known = [group for group in known if group.is_lossy], lossless
     bottleneck = judge_bottleneck(known)
     floors = {metric: noise(known, metric) for metric in PARETO_METRICS}
     best = pareto(known, floors, bottleneck.free)
@@ -195,7 +204,7 @@ def advise(
         wanted,
         work,
         tuple(ordered),
-        tuple(lossy),
+        tuple(left_out),
         tuple(steps),
         bottleneck,
         floors,
@@ -203,7 +212,7 @@ def advise(
         factors,
         contrasts,
         tuple(break_evens(ordered[0], contrasts)),
-        tuple(_related(work, ordered[0], others, wanted, training_epochs)),
+        tuple(_related(work, ordered[0], others, wanted, training_epochs, lossy=lossy)),
         training_epochs,
     )
 
@@ -236,13 +245,13 @@ def way(group: Group) -> str:
 
 
 def _related(
-    work: Work, recommended: Group, others: Iterable[Work], aim: Aim, training_epochs: int
+    work: Work, recommended: Group, others: Iterable[Work], aim: Aim, training_epochs: int, *, lossy: bool
 ) -> Iterable[Related]:
     for other in others:
         if not _same_data_set(work.first, other.first):
             continue
         try:
-            found = advise(other, aim.name, training_epochs=training_epochs)
+            found = advise(other, aim.name, training_epochs=training_epochs, lossy=lossy)
         except AdviceError:
             # A single way of storing says nothing about which to take.
             continue

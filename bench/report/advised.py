@@ -121,7 +121,9 @@ def verdict(advice: Advice) -> list[str]:
         texts.append(f"No one was shown to be the best by {label}, so what follows is what these runs suggest.")
     texts += [f"For {advice.aim.name} ({advice.aim.meaning}) take {names[best]}: --backend {backend_text(best.first)}"]
     if advice.lossy:
-        lossy = lossy_note(((names[group], group.first) for group in advice.lossy), "those, and left out")
+        lossy = lossy_note(
+            ((names[group], group.first) for group in advice.lossy), "those, and left out without --lossy"
+        )
     else:
         lossy = lossy_note((names[group], group.first) for group in advice.groups)
     return [*texts, lossy] if lossy else texts

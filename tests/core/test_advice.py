@@ -49,9 +49,12 @@ def test_what_delivers_other_samples_is_not_advised_where_others_can_be() -> Non
         found = advice_of([*exact, *lossy], aim)
         assert backends(found.groups) == expected
         assert sorted(backends(found.pareto)) == ["hdf5", "zarr"]
-        said = "LOSSY, so not the same samples as those, and left out: filesystem (PSNR 31.3 dB)."
+        said = "LOSSY, so not the same samples as those, and left out without --lossy: filesystem (PSNR 31.3 dB)."
         assert sentences(found).count(said) == 1
         assert json.loads(to_json(found))["left_out_as_lossy"] == ["filesystem"]
+    welcome = advice_of([*exact, *lossy], "disk", lossy=True)
+    assert backends(welcome.groups) == ["filesystem", "zarr", "hdf5"]
+    assert "LOSSY, so not the same samples as from the other methods: filesystem (PSNR 31.3 dB)." in sentences(welcome)
     assert backends(advice_of([*exact[:8], *lossy], "disk").groups)[0] == "filesystem", "nothing else to choose from"
 
 
