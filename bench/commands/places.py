@@ -7,12 +7,26 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.contracts.errors import BenchError
+
 if TYPE_CHECKING:
     from bench.runs.runner import Places
 
 
+class PlatformError(BenchError):
+    """A system on which nothing can be measured."""
+
+
 def places(data_dir: Path | None) -> Places:
-    """Return the folder for data, and all folders that may hold raw data: the flag's, $BENCH_DATA, the cache."""
+    """Return the folder for data, and all folders that may hold raw data: the flag's, $BENCH_DATA, the cache.
+
+    Raises PlatformError where nothing can be measured: all that needs these folders is for that.
+    """
+    if sys.platform != "linux":
+        raise PlatformError(
+            f"bench measures by the counters of Linux, so it runs there alone, not on {sys.platform}. Use a machine "
+            "with Linux, a container, or WSL 2."
+        )
     from platformdirs import user_cache_path
 
     from bench.runs.runner import Places

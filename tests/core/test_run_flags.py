@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from running import RUN
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.commands import places
 from bench.commands.work import SizeError, size_bytes
 from bench.records.record import RunRecord
 
@@ -118,3 +120,17 @@ def test_a_record_says_how_the_reader_reads(bench, backend: str, options: tuple[
     assert record.reader.get("decoder", "torchcodec") in {"torchcodec", "Pillow"}
     expected = {"png": "library", "npy": "mapped"}.get(str(record.store.options.get("format")), "mapped")
     assert record.store.options["reader"] == expected
+
+
+@pytest.mark.parametrize(
+    "command", [(*RUN, "--backend", "toy"), ("doctor",), ("prepare", "--backend", "toy", *RUN[1:3])]
+)
+def test_systems_that_have_no_counters_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(places, "sys", SimpleNamespace(platform="darwin", argv=[]))
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, places.PlatformError)
+    assert "runs there alone, not on darwin" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
