@@ -65,14 +65,15 @@ class Crew(Generic[T]):
         """Whether there are threads."""
         return bool(self._threads)
 
-    def start(self, count: int) -> None:
-        """Start ``count`` threads."""
+    def start(self, count: int, begin: Callable[[], None] = lambda: None) -> None:
+        """Start ``count`` threads; each calls ``begin`` first, which raises nothing."""
         for number in range(count):
-            thread = threading.Thread(target=self._work, name=f"loader-{number}", daemon=True)
+            thread = threading.Thread(target=self._work, args=(begin,), name=f"loader-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
-    def _work(self) -> None:
+    def _work(self, begin: Callable[[], None]) -> None:
+        begin()
         while (task := self._tasks.get()) is not None:
             task.run()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench.contracts.reader import Indices, Reader
@@ -35,7 +35,7 @@ class ThreadLoader:
         if self._crew.started:
             return
         self._reader.make_ready()
-        self._crew.start(self._spec.workers)
+        self._crew.start(self._spec.workers, _to_this_device())
 
     def _fill(self, slot: Slot, indices: Indices) -> None:
         slot.wait_until_free()
@@ -72,3 +72,16 @@ class ThreadLoader:
     def close(self) -> None:
         """Wait for reads under way and end the threads."""
         self._crew.close()
+
+
+def _to_this_device() -> Callable[[], None]:
+    """Return what makes the current CUDA device of this thread that of another one, if CUDA is in use.
+
+    A thread begins with the first device, and whatever it asks of CUDA takes memory there for a context, though its
+    buffers go to another one (as torch/utils/data/_utils/pin_memory.py avoids it).
+    """
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch annotates no result
+        return lambda: None
+    return partial(torch.cuda.set_device, torch.cuda.current_device())

@@ -42,6 +42,8 @@ class LateDevice:
     def __init__(self) -> None:
         self._work: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
+        self.users: set[tuple[int, int]] = set()
+        """Threads that have named their device, and its number."""
 
     def put(self, work: Callable[[], None]) -> None:
         with self._lock:
@@ -68,6 +70,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[LateDevice]:
     late = LateDevice()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "Event", late.event)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: late.users.add((threading.get_ident(), number)))
     locked = SimpleNamespace(cudaHostRegister=lambda *_: 0, cudaHostUnregister=lambda *_: 0)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: locked)
     allocated = Slot.allocated
@@ -104,3 +108,13 @@ def test_no_buffer_is_filled_again_while_the_device_has_still_to_copy_from_it(
     for indices, (x, y) in zip(wanted, copied, strict=True):
         np.testing.assert_array_equal(x, X[indices])
         np.testing.assert_array_equal(y, Y[indices])
+
+
+def test_threads_work_on_the_device_of_the_one_that_started_them(device: LateDevice) -> None:
+    spec = RunSpec(backend="memory", dataset="toys", batch_size=4, workers=3, worker_kind="thread")
+    loader = loading.make_loader(ArrayReader(gathers=True), spec, CUDA)
+    loader.start()
+    threads = {thread.ident for thread in threading.enumerate() if thread.name.startswith("loader-")}
+    loader.close()
+    assert len(threads) == 3
+    assert device.users == {(thread, 1) for thread in threads}
