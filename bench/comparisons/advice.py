@@ -220,10 +220,10 @@ def advise(
 def judge_bottleneck(groups: Sequence[Group]) -> Bottleneck:
     """Return whether storage holds the training back, by the group of the shortest epoch; at least one has epochs."""
     fastest = min(groups, key=lambda group: median(group, "epoch_s") or float("inf"))
-    over, wait = possible_over(fastest.records), median(fastest, "wait_share")
+    over, wait = possible_over(fastest.counted), median(fastest, "wait_share")
     if fastest.first.spec.model == NO_MODEL:
         return Bottleneck(None, fastest, None, wait, reason="no network was trained, so nothing could be held back")
-    judged = {group: held_back(group.records) for group in groups}
+    judged = {group: held_back(group.counted) for group in groups}
     free = tuple(group for group, held in judged.items() if held is False)
     unclear = tuple(group for group, held in judged.items() if held is None)
     reason = _why_unclear(fastest) if fastest in unclear else None

@@ -10,7 +10,6 @@ from bench.comparisons.ranking import Ranking, rank
 from bench.comparisons.tradeoffs import BY_CONTROL, TOLERANCES, Noise, noise
 from bench.records.bottleneck import held_back
 from bench.records.groups import Group, Work
-from bench.records.metrics import METRICS
 from bench.stats import blocks_needed
 
 
@@ -70,7 +69,7 @@ def _seem_worse(ranking: Ranking, metric: str, free: Collection[Group]) -> set[G
     as training from memory, what storage holds back seems worse, too.
     """
     best = ranking.groups[0]
-    held = {group for group in ranking.groups if held_back(group.records)} if best in free else set()
+    held = {group for group in ranking.groups if held_back(group.counted)} if best in free else set()
     floor = noise(ranking.groups, metric)
     value = median(best, metric) or 0.0
     seems = set()
@@ -110,5 +109,5 @@ def _by_rule(groups: Sequence[Group], metric: str) -> Step:
 
 def median(group: Group, metric: str) -> float | None:
     """Return the median of a metric over the runs of a group, None where it is unknown."""
-    summary = METRICS[metric].over(group.records)
+    summary = group.summary(metric)
     return None if summary is None else summary.median

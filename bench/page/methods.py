@@ -54,18 +54,18 @@ def method(group: Group, label: str, family: str, contrast: Contrast | None, fai
 
     ``contrast`` is that with the best of the work; ``failed`` counts runs of the same spec without a result.
     """
-    record = group.records[-1]
+    record = group.counted[-1]
     spec = record.spec
     return {
         "label": label,
         "family": family,
         "backend": spec.backend,
         "workers": spec.workers,
-        "runs": len(group.records),
+        "runs": len(group.counted),
         "failed": failed,
         "metrics": {key: found for key in METRICS if (found := metric_values(group, key))},
-        "started": [_seconds(run) for run in group.records],
-        "epochs": [number(epoch.epoch_s) for epoch in record.measured()] if len(group.records) == 1 else [],
+        "started": [_seconds(run) for run in group.counted],
+        "epochs": [number(epoch.epoch_s) for epoch in record.measured()] if len(group.counted) == 1 else [],
         "parts": parts(group),
         "waits": waits(group),
         "against": against(contrast),
@@ -81,7 +81,7 @@ def metric_values(group: Group, key: str) -> dict[str, Any] | None:
     if key == "over_ceiling" and summary.median < -IMPOSSIBLE_SHARE:
         # Faster than what cannot be beaten: a sign of noise, and no result.
         return {"v": None, "t": "n/a"}
-    found: dict[str, Any] = {"v": number(summary.median), "t": METRICS[key].text(group.records)}
+    found: dict[str, Any] = {"v": number(summary.median), "t": METRICS[key].text(group.counted)}
     if summary.n > 1:
         found["r"] = [number(summary.low), number(summary.high)]
     if key in POINT_METRICS:
@@ -99,7 +99,7 @@ def parts(group: Group) -> dict[str, float | None] | None:
     samples were augmented, that is a part, too.
     """
     summary = group.summary("epoch_s")
-    epochs: list[EpochInfo] = [epoch for record in group.records for epoch in record.measured()]
+    epochs: list[EpochInfo] = [epoch for record in group.counted for epoch in record.measured()]
     if summary is None or not epochs:
         return None
     typical = min(epochs, key=lambda epoch: abs(epoch.epoch_s - summary.median))
@@ -112,7 +112,7 @@ def waits(group: Group) -> dict[str, Any] | None:
 
     By nearest rank, so each is a wait that was measured. Of the tail only shares beyond which ten batches lie.
     """
-    found = sorted(1e3 * wait for record in group.records for wait in all_waits_s(record))
+    found = sorted(1e3 * wait for record in group.counted for wait in all_waits_s(record))
     if not found:
         return None
     n = len(found)
@@ -126,7 +126,7 @@ def time_line(group: Group) -> dict[str, Any]:
 
     Where there are more than 400, each point is the longest of several: stalls stay visible.
     """
-    record = group.records[-1]
+    record = group.counted[-1]
     values = [1e3 * wait for epoch in record.epochs for wait in epoch.batch_wait_s]
     step = max(1, math.ceil(len(values) / LINE_POINTS))
     starts, seen = [], 0
@@ -156,7 +156,7 @@ def against(contrast: Contrast | None) -> dict[str, Any] | None:
 
 def facts(group: Group) -> list[list[str]]:
     """Return what else is known of a method, as name and text: from its last run, but the page cache, from all."""
-    record = group.records[-1]
+    record = group.counted[-1]
     found = [["options", options_text(record) or "none"], ["work", work_text(record)]]
     if record.spec.workers:
         found.append(["workers start by", record.spec.start_method])
@@ -176,7 +176,7 @@ def facts(group: Group) -> list[list[str]]:
 
 def accuracies(groups: Sequence[Group]) -> list[list[list[float | None]]]:
     """Return loss and accuracy by epoch of the last run of each group, warm-ups included."""
-    return [[[number(epoch.loss), number(epoch.accuracy)] for epoch in group.records[-1].epochs] for group in groups]
+    return [[[number(epoch.loss), number(epoch.accuracy)] for epoch in group.counted[-1].epochs] for group in groups]
 
 
 def _seconds(record: RunRecord) -> int | None:

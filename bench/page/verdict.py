@@ -54,7 +54,7 @@ def judge(work: Work, labels: Sequence[str], ranking: Ranking) -> Verdict:
     why: tuple[str, ...]
     if len(ranking.groups) == 1:
         alone = f"Only {names[best]} was measured on this work: there is nothing to compare with."
-        why = (verdict(best.records), alone)
+        why = (verdict(best.counted), alone)
         return Verdict("One method, no comparison", "no choice", why, (), doubts, numbers[best], places)
     free = [group for group in ranking.groups if _within_ceiling(group)]
     headline, sureness = _headline(ranking, names)
@@ -105,7 +105,7 @@ def _lead(ranking: Ranking, names: dict[Group, str]) -> str:
     best, *others = ranking.groups
     epoch = best.summary("epoch_s")
     assert epoch is not None  # noqa: S101  # a ranking holds only groups that have the metric
-    runs = f"{epoch.n} runs" if len(best.records) > 1 else "1 run"
+    runs = f"{epoch.n} runs" if len(best.counted) > 1 else "1 run"
     text = f"Its median epoch is {significant(epoch.median, 3)} s ({runs})"
     contrast = ranking.contrasts.get(others[0])
     if contrast is not None and contrast.ratio is not None:
@@ -132,7 +132,7 @@ def _impossible(group: Group) -> bool:
 
 
 def _within_ceiling(group: Group) -> bool:
-    return possible_over(group.records) is not None and held_back(group.records) is False
+    return possible_over(group.counted) is not None and held_back(group.counted) is False
 
 
 def _all_free(free: Sequence[Group], names: dict[Group, str]) -> str:
@@ -146,7 +146,7 @@ def _all_free(free: Sequence[Group], names: dict[Group, str]) -> str:
 def _ceiling(ranking: Ranking, free: Sequence[Group], names: dict[Group, str]) -> str:
     best = ranking.groups[0]
     if best.first.spec.model == NO_MODEL:
-        rate = METRICS["samples_per_s"].text(best.records)
+        rate = METRICS["samples_per_s"].text(best.counted)
         return f"Loading alone: the fastest delivers {rate} samples/s. Training that takes fewer need not wait for it."
     over = _over_ceiling(best)
     if over is None:
@@ -162,7 +162,7 @@ def _ceiling(ranking: Ranking, free: Sequence[Group], names: dict[Group, str]) -
         return (
             f"By the medians, the fastest is within {NEGLIGIBLE_SHARE:g} % of the ceiling, training from memory{more}."
         )
-    wait, share = METRICS["wait_share"].over(best.records), share_of_epoch(over)
+    wait, share = best.summary("wait_share"), share_of_epoch(over)
     if wait is not None and wait.median > share:
         return f"The fastest waits for data in {significant(wait.median, 2)} % of its epoch: no format can gain more."
     over_text = f"{significant(over, 2)} % over the ceiling, training from memory"
@@ -195,7 +195,7 @@ def _least(groups: Sequence[Group], metric: str, what: str, names: dict[Group, s
     ranking = rank(Work(tuple(groups)), metric)
     if len(ranking.groups) < 2:
         return ""
-    unit, texts = METRICS[metric].unit, {group: METRICS[metric].text(group.records) for group in ranking.groups}
+    unit, texts = METRICS[metric].unit, {group: METRICS[metric].text(group.counted) for group in ranking.groups}
     first, *_ = texts.values()
     alike = [group for group, text in texts.items() if text == first]
     others = [group for group in texts if group not in alike]
@@ -222,7 +222,7 @@ def _doubts(work: Work) -> list[str]:
         found.append(f"The page cache was to be {record.cache.asked}, which was not verified: {cache_text(record)}.")
     if record.data is not None and record.data.origin == "synthetic":
         found.append("The data is a synthetic stand-in: what it shows need not hold for the real data set.")
-    if min(len(group.records) for group in work.groups) < SOME_RUNS:
+    if min(len(group.counted) for group in work.groups) < SOME_RUNS:
         found.append("Some methods ran fewer than 3 times, so how far equal runs differ is hardly known.")
     warned = sum(any(warning.kind != "no-repeats" for warning in run.warnings) for run in records)
     if warned:

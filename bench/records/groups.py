@@ -27,17 +27,26 @@ class Group:
         return self.records[0]
 
     @property
+    def counted(self) -> tuple[RunRecord, ...]:
+        """The runs that values are made of: without those that repeat them as a control, unless there are no others.
+
+        So every way has as many runs as there were blocks, in a table as in the comparison that they were made for.
+        """
+        own = tuple(record for record in self.records if not (record.campaign and record.campaign.control))
+        return own or self.records
+
+    @property
     def is_lossy(self) -> bool:
         """Whether its store delivers other samples than the data set has."""
         return self.first.store is not None and self.first.store.lossy is not None
 
     def summary(self, metric: str) -> Summary | None:
         """Return the summary of a metric, see :meth:`bench.records.metrics.Metric.over`."""
-        return METRICS[metric].over(self.records)
+        return METRICS[metric].over(self.counted)
 
     def values(self, metric: str) -> list[float]:
         """Return one value of a metric for each run that has it: the median of its epochs, where it has several."""
-        found = [METRICS[metric].of(record) for record in self.records]
+        found = [METRICS[metric].of(record) for record in self.counted]
         return [summary.median for summary in found if summary is not None]
 
     def interval(self, metric: str) -> Interval | None:

@@ -36,7 +36,7 @@ def advised_table(advice: Advice) -> Table:
     """Return one row per group, the recommended one first, with how to read it as notes."""
     names, runs = labels(advice.work), advice.work.records
     keys = [*_SHOWN, *(_REMOTE if advice.aim.name == "remote" else ())]
-    metrics = [METRICS[key] for key in keys if any(METRICS[key].over(g.records) for g in advice.groups)]
+    metrics = [METRICS[key] for key in keys if any(group.summary(key) for group in advice.groups)]
     columns = ["", "backend", *(f"{m.label}, {m.unit}" for m in metrics), f"epoch, of {names[advice.recommended]}'s"]
     columns += ["Pareto set"]
     rows = [
@@ -72,7 +72,7 @@ def advised_table(advice: Advice) -> Table:
 def _value(group: Group, metric: Metric) -> str:
     if metric.key == "epoch_s":
         return value_text(group, metric.key)
-    return "n/a" if impossible(group, metric.key) else metric.text(group.records)
+    return "n/a" if impossible(group, metric.key) else metric.text(group.counted)
 
 
 def _noise_text(noise: Noise, unit: str) -> str:
@@ -87,7 +87,7 @@ def value_text(group: Group, key: str) -> str:
     if summary is None:
         return "n/a"
     text = significant(summary.median, metric.digits)
-    runs = len(group.records)
+    runs = len(group.counted)
     if summary.low == summary.high and runs > 1:
         return text
     if interval is not None:
@@ -160,7 +160,7 @@ def bottleneck_text(advice: Advice, names: dict[Group, str]) -> str:
         has = f", which has {known}" if known else ""
         return f"Whether storage is the bottleneck is not known: {found.reason}. Fastest: {fastest}{has}."
     if found.is_storage:
-        most = gain_share(found.fastest.records)
+        most = gain_share(found.fastest.counted)
         gain = "" if most is None else f"; storage can gain {significant(most, 2)} % of the epoch at most"
         return f"Storage is what a better format can still gain from: the fastest, {fastest}, has {known}{gain}."
     also = [group for group in found.free if group is not found.fastest]
@@ -178,7 +178,7 @@ def _figures(groups: Sequence[Group], names: dict[Group, str]) -> str:
 
 
 def _figure(group: Group) -> str:
-    over, wait = possible_over(group.records), METRICS["wait_share"].over(group.records)
+    over, wait = possible_over(group.counted), group.summary("wait_share")
     waiting = "waiting unknown" if wait is None else f"{significant(wait.median, 2)} % waiting"
     if over is None:
         return waiting
@@ -295,7 +295,7 @@ def _row_json(advice: Advice, group: Group, names: dict[Group, str]) -> dict[str
     return {
         "name": names[group],
         "backend": backend_text(group.first),
-        "runs": len(group.records),
+        "runs": len(group.counted),
         "pareto": group in advice.pareto,
         "balance": advice.factors.get(group),
         "values": values,

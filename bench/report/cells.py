@@ -89,7 +89,7 @@ def unknown_reason(group: Group, metric: str) -> str:
         return "too few batches for this percentile"
     known = len(group.values(metric))
     if known:
-        return f"only {known} of {len(group.records)} runs have it"
+        return f"only {known} of {len(group.counted)} runs have it"
     return "this system does not tell, or the record is older than the metric"
 
 

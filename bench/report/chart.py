@@ -17,7 +17,6 @@ from bench.records.bottleneck import common_ceiling_s
 from bench.records.facets import cache_words
 from bench.records.groups import Group, Work
 from bench.records.metrics import METRICS, significant
-from bench.records.record import RunRecord
 from bench.report.distinctions import distinctions
 from bench.report.labels import DataSets, Methods
 from bench.report.tables import caches_text
@@ -153,30 +152,20 @@ def _facts_text(work: Work) -> str:
 def _panel(work: Work, metric: str, methods: Methods, datasets: DataSets) -> _Panel:
     ranking = rank(work, metric)
     best = ranking.best if ranking.shown else None
-    bars = [_bar(_own(group), metric, methods, best=group is best) for group in ranking.groups]
-    # Without controls medians are others than those of the ranking.
+    bars = [_bar(group, metric, methods, best=group is best) for group in ranking.groups]
+    # A ranking goes by blocks where those say otherwise than the medians.
     sign = -1 if METRICS[metric].better == "higher" else 1
     bars.sort(key=lambda bar: (not bar.best, sign * bar.value))
     first = work.first
     training = "loading alone" if first.spec.model == "none" else f"training {first.spec.model}"
-    runs = sorted({len(_own(group).records) for group in work.groups})
+    runs = sorted({len(group.counted) for group in work.groups})
     often = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     often += " run each" if runs == [1] else " runs each"
     note = f"{_facts_text(work)}, cache {caches_text(work.records)}, {often}"
     title = f"{datasets.label(first)}, {training}: {METRICS[metric].label}, {METRICS[metric].unit}"
     ceiling = common_ceiling_s(work.records) if metric == "epoch_s" else None
-    controls = sum(len(group.records) - len(_own(group).records) for group in work.groups)
+    controls = sum(len(group.records) - len(group.counted) for group in work.groups)
     return _Panel(title, [note], bars, ceiling, controls)
-
-
-def _own(group: Group) -> Group:
-    """Return a group without controls; as it is, where it has nothing else."""
-    own = tuple(record for record in group.records if not _is_control(record))
-    return Group(own) if own else group
-
-
-def _is_control(record: RunRecord) -> bool:
-    return record.campaign is not None and record.campaign.control
 
 
 def _bar(group: Group, metric: str, methods: Methods, *, best: bool) -> _Bar:

@@ -41,11 +41,13 @@ def _reading(pivot: Pivot) -> list[str]:
             parts.append("(lowest…highest: of the counted epochs of a single run, or of the medians of several runs)")
         counted = f"{n} values each" if n else "n is the number of values"
         notes.append(f"{' '.join(parts)}; {counted}.")
-    runs = sorted({len(group.records) for group in pivot.groups})
+    runs = sorted({len(group.counted) for group in pivot.groups})
     span = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
-    controls = any(r.campaign and r.campaign.control for group in pivot.groups for r in group.records)
-    repeated = ", those that repeat a method as a control included" if controls else ""
-    notes.append(f"Runs per cell: {span}, {sum(len(group.records) for group in pivot.groups)} in all{repeated}.")
+    in_cells = sum(len(group.counted) for group in pivot.groups)
+    controls = sum(len(group.records) for group in pivot.groups) - in_cells
+    repeat = "run that repeats" if controls == 1 else "runs that repeat"
+    repeated = f"; {controls} {repeat} a method as a control left out" if controls else ""
+    notes.append(f"Runs per cell: {span}, {in_cells} in all{repeated}.")
     if pivot.baseline is not None:
         notes.append(_ratio_note(pivot))
     return notes

@@ -87,12 +87,12 @@ def _runs(group: Group, failures: Sequence[RunRecord]) -> dict[str, Any]:
     campaigns = dict.fromkeys(record.campaign.id for record in group.records if record.campaign)
     revisions = dict.fromkeys(str(record.environment.get("git_revision")) for record in group.records)
     return {
-        "runs": len(group.records),
+        "runs": len(group.counted),
         "failed_runs": len(failures),
         "counted_epochs_per_run": len(group.first.measured()),
         "campaigns": list(campaigns),
         "revisions": list(revisions),
-        "started_at": [record.started_at for record in group.records],
+        "started_at": [record.started_at for record in group.counted],
         "warnings": sorted({warning.kind for record in group.records for warning in record.warnings}),
         "missing": failure_text(failures) if failures else None,
     }

@@ -256,7 +256,7 @@ def _title(record: RunRecord) -> str:
 def comparison_table(records: Sequence[RunRecord]) -> Table:
     """Return one row per run or group of equal runs, by what was done, fastest first within that."""
     ok = [r for r in records if r.status == "ok"]
-    groups = sorted((group.records for group in equal_runs(ok)), key=_order)
+    groups = sorted((group.counted for group in equal_runs(ok)), key=_order)
     firsts = [group[0] for group in groups]
     metrics = [METRICS[key] for key in COMPARED_METRICS if any(METRICS[key].over(group) for group in groups)]
     columns = ["data set", "model", "backend", "options", "cache", "run", *(f"{m.label}, {m.unit}" for m in metrics)]

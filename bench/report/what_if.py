@@ -107,7 +107,7 @@ def _workers(advice: Advice, names: Mapping[Group, str]) -> list[str]:
     if len(first) > 1:
         label = METRICS["epoch_s"].label
         return [
-            f"With {workers} workers: {names[group]} comes first ({label} {METRICS['epoch_s'].text(group.records)} s)."
+            f"With {workers} workers: {names[group]} comes first ({label} {METRICS['epoch_s'].text(group.counted)} s)."
             for workers, group in sorted(first.items())
         ]
     (workers,) = first

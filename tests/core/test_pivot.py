@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tabled import BASE, campaign, failed, pivot, run
 
+from bench.comparisons.comparison import compare
 from bench.records.facets import FacetError
 from bench.records.record import CacheInfo, RunRecord
 from bench.report.marked import HEADING, MarkedTable
@@ -268,9 +269,23 @@ def test_without_a_result_there_is_no_table() -> None:
         pivot([failed("zarr", "a"), failed("hdf5", "b")])
 
 
-def test_controls_stand_with_the_runs_that_they_repeat() -> None:
-    made = pivot(campaign(zarr=[1.0] * 8, hdf5=[2.0] * 8))
+def test_controls_are_with_the_runs_that_they_repeat_and_in_no_value() -> None:
+    runs = campaign(control=[3.0] * 8, zarr=BASE, hdf5=[2 * value for value in BASE])
+    made = pivot(runs)
     assert sorted(len(group.records) for group in made.groups) == [8, 16]
+    (table,) = pivot_tables(made)[0]
+    assert [row[1].split(" ")[0] for row in table.rows] == ["2.70", "1.35"], "with the control's zarr has 2.32"
+    (said,) = (note for note in pivot_notes(made, Marks()) if note.startswith("Runs per cell"))
+    assert said == "Runs per cell: 8, 16 in all; 8 runs that repeat a method as a control left out."
+    cells = {cell.name: cell.median for cell in compare(runs).cells if not cell.control}
+    assert cells == {"zarr": pytest.approx(1.35), "hdf5": pytest.approx(2.7)}
+
+
+def test_controls_are_all_that_there_is_where_their_runs_are_missing() -> None:
+    runs = [record for record in campaign(zarr=[1.0] * 8, hdf5=[2.0] * 8) if record.campaign.control]
+    assert len(runs) == 8
+    (group,) = pivot(runs).groups
+    assert len(group.counted) == 8
 
 
 def test_letters_of_notes_never_run_out() -> None:
