@@ -207,7 +207,7 @@ def run_table(records: Sequence[RunRecord]) -> Table:
         notes.append(f"Samples: {sample_text(record)}.")
         notes.append(
             f"Verified: every sample was read back {kind} when the store was built (digest {record.data.digest[:16]}), "
-            f"and its files have not been touched since{delivered}."
+            f"and no file of it had changed when this run began{delivered}."
         )
     return Table(_title(record), ["", "value", "unit"], rows, [*notes, *learning_notes(record)])
 
