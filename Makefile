@@ -23,7 +23,7 @@ lint: .venv/.installed-dev
 # The matrix behind the first table of the README, on this machine; an hour or two. It goes on where it was stopped.
 reference: .venv/.installed
 	$(BIN)/bench matrix results/reference/suite.toml --results results/matrix
-	$(BIN)/bench table --results results/matrix
+	$(BIN)/bench table --results results/matrix --metric epoch_s,wait_share
 
 # The same on a GPU: every format, with mixed precision, compiled, validated and augmented.
 gpu-reference: .venv/.installed
@@ -50,7 +50,7 @@ WARM := --results $(MATRIX) --where model=cnn --where cache=warm
 
 # The README's figures, from the committed records.
 bench-docs: .venv/.installed
-	$(BIN)/bench table $(WARM) --into README.md --passage front
+	$(BIN)/bench table $(WARM) --metric epoch_s,wait_share --into README.md --passage front
 	$(BIN)/bench chart $(WARM) -o results/reference/epochs.svg
 	$(BIN)/bench advise --results $(MATRIX) --where model=cnn --where cache=cold --where dataset=cifar10 --for speed \
 		--into README.md
