@@ -20,6 +20,8 @@ from bench.contracts.source import Origin, Split
 from bench.measure.page_cache import Achieved, CacheState
 from bench.records.learned import EvaluationInfo, FoldInfo, TrainingInfo
 from bench.records.stored import StoreInfo
+from bench.specs.pairs import plain
+from bench.specs.protocol import AS_RECORDED
 from bench.specs.spec import RunSpec, Shuffle
 
 SCHEMA_VERSION = 2
@@ -325,7 +327,23 @@ def read_record(path: Path) -> RunRecord:
         version = content["schema_version"]
         if version > SCHEMA_VERSION:
             raise RecordError(f"{path} was written by a newer bench (record version {version}). Upgrade to read it.")
-        return RunRecord.model_validate(content)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        return recorded(content)
+    except ValidationError as error:
+        reason, newer = fault(error)
+        if newer:
+            raise RecordError(f"{path} was written by a newer bench: {reason}. Upgrade to read it.") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise RecordError(f"{path} is not a readable record: {reason}. Remove it or choose another folder.") from error
+    raise RecordError(f"{path} is not a readable record: {reason}. Remove it or choose another folder.")
+
+
+def recorded(content: Any) -> RunRecord:
+    """Return the record of what JSON holds, whatever of its spec would be refused today. Raises ValidationError."""
+    return RunRecord.model_validate(content, context=AS_RECORDED)
+
+
+def fault(error: ValidationError) -> tuple[str, bool]:
+    """Return the first thing that is wrong with a record, and whether that is a field which only a newer one has."""
+    first = error.errors()[0]
+    place, newer = ".".join(map(str, first["loc"])), first["type"] == "extra_forbidden"
+    return f"it has {place}" if newer else f"{place}: {plain(first['msg'])}", newer

@@ -22,7 +22,7 @@ from bench.contracts.errors import BenchError
 from bench.files import replacing
 from bench.measure.calibration import Calibration
 from bench.records.metrics import METRICS
-from bench.records.record import SCHEMA_VERSION, CampaignInfo, EpochInfo, RunRecord
+from bench.records.record import SCHEMA_VERSION, CampaignInfo, EpochInfo, RunRecord, fault, recorded
 from bench.specs.spec import RunSpec
 
 FORMAT = 1
@@ -141,12 +141,17 @@ def read(name: str, results: Path) -> Baseline:
             ceiling=ours["ceiling"],
             units=ours["units"],
             runs=tuple(
-                Measured(RunRecord.model_validate(run["record"]), Calibration(**run["calibration"]))
+                Measured(recorded(run["record"]), Calibration(**run["calibration"]))
                 for benchmark in content["benchmarks"]
                 for run in benchmark["extra_info"]["runs"]
             ),
         )
-    except (KeyError, TypeError, ValidationError) as error:
+    except ValidationError as error:
+        reason, has_more = fault(error)
+        if has_more:
+            raise BaselineError(f"{path} was written by a newer bench: {reason}. Upgrade to read it.") from error
+        raise BaselineError(f"{path} is damaged: {reason}. Save it again.") from error
+    except (KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise BaselineError(f"{path} is damaged: {reason}. Save it again.") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from bench.contracts.source import Split
 
@@ -28,6 +28,9 @@ DEFAULTS: dict[Optimizer, Defaults] = {
     "rmsprop": Defaults(0.01, 0.0),
 }
 
+
+AS_RECORDED = {"recorded": True}
+"""The context in which the spec of a record is read: what is refused today was run then, and stays readable."""
 
 HELD_OUT = "held out"
 """What a share of the training samples is called that is kept for validation."""
@@ -84,7 +87,9 @@ class Protocol(BaseModel):
         return {**values, **defaults._asdict(), **given}
 
     @model_validator(mode="after")
-    def _options_have_a_use(self) -> Protocol:
+    def _options_have_a_use(self, info: ValidationInfo) -> Protocol:
+        if as_recorded(info):
+            return self
         if self.momentum is not None and DEFAULTS[self.optimizer].momentum is None:
             knowing = " and ".join(name for name, defaults in DEFAULTS.items() if defaults.momentum is not None)
             raise ValueError(f"--momentum goes with --optimizer {knowing}: {self.optimizer} has none")
@@ -121,6 +126,11 @@ _OF_NETWORKS = (
     *("optimizer", "lr", "weight_decay", "momentum"),
     *("val", "test", "early_stopping", "class_weights"),
 )
+
+
+def as_recorded(info: ValidationInfo) -> bool:
+    """Whether a spec is read out of a record, and not asked for."""
+    return info.context == AS_RECORDED
 
 
 def flag(field: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bench import registry
 from bench.contracts.backend import Backend
@@ -22,7 +22,7 @@ from bench.specs.pairs import parse_options, plain
 from bench.specs.pairs import split_pairs as split_pairs
 from bench.specs.pairs import validated_options as validated_options
 from bench.specs.protocol import NO_MODEL as NO_MODEL
-from bench.specs.protocol import Protocol, flag
+from bench.specs.protocol import Protocol, as_recorded, flag
 
 Shuffle = Literal["full", "block", "none"]
 
@@ -201,7 +201,9 @@ class RunSpec(Protocol, StoreSpec):
         return {**values, "block_samples": BLOCK_SAMPLES, "buffer_blocks": BUFFER_BLOCKS, **given}
 
     @model_validator(mode="after")
-    def _blocks_have_a_use(self) -> RunSpec:
+    def _blocks_have_a_use(self, info: ValidationInfo) -> RunSpec:
+        if as_recorded(info):
+            return self
         for name in ("block_samples", "buffer_blocks"):
             if self.shuffle != "block" and getattr(self, name) is not None:
                 raise ValueError(f"{flag(name)} goes with --shuffle block alone")
@@ -218,14 +220,18 @@ class RunSpec(Protocol, StoreSpec):
         return self
 
     @model_validator(mode="after")
-    def _there_is_a_network(self) -> RunSpec:
+    def _there_is_a_network(self, info: ValidationInfo) -> RunSpec:
+        if as_recorded(info):
+            return self
         useless = next((name for name in _OF_NETWORKS if self.model == NO_MODEL and getattr(self, name)), None)
         if useless is not None:
             raise ValueError(f"{flag(useless)} goes with a network: --model none trains nothing")
         return self
 
     @model_validator(mode="after")
-    def _batch_fits(self) -> RunSpec:
+    def _batch_fits(self, info: ValidationInfo) -> RunSpec:
+        if as_recorded(info):
+            return self
         if self.limit is not None and self.batch_size > self.limit:
             raise ValueError(f"--batch-size {self.batch_size} is larger than the data: --limit is {self.limit}")
         if self.drop_caches and self.cache != "cold":

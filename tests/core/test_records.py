@@ -5,9 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from bench.records import results
 from bench.records.record import SCHEMA_VERSION, RecordError, RunRecord, read_record
+from bench.specs.spec import RunSpec
 
 FIXTURES = Path(__file__).parent / "records"
 
@@ -62,6 +64,34 @@ def test_a_newer_record_says_so(tmp_path: Path, record: RunRecord) -> None:
     path = tmp_path / "new.json"
     path.write_text(json.dumps({**json.loads(record.to_json()), "schema_version": SCHEMA_VERSION + 1}))
     with pytest.raises(RecordError, match="newer bench"):
+        read_record(path)
+
+
+def test_what_only_a_newer_spec_has_says_so_and_tells_nobody_to_remove_it(tmp_path: Path, record: RunRecord) -> None:
+    content = json.loads(record.to_json())
+    path = tmp_path / "new.json"
+    path.write_text(json.dumps({**content, "spec": {**content["spec"], "gradient_clip": 1.0}}))
+    with pytest.raises(RecordError, match=r"newer bench: it has spec\.gradient_clip\. Upgrade to read it\.$"):
+        read_record(path)
+    path.write_text(json.dumps({**content, "part_of_later": 1}))
+    assert read_record(path) == record
+
+
+def test_what_is_refused_today_and_was_run_once_stays_readable(tmp_path: Path, record: RunRecord) -> None:
+    content = json.loads(record.to_json())
+    without_use = {"model": "none", "amp": True, "compile": True, "lr": 1.0, "limit": 7, "block_samples": 5}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({**content, "spec": {**content["spec"], **without_use}}))
+    spec = read_record(path).spec
+    assert (spec.model, spec.amp, spec.limit) == ("none", True, 7)
+    with pytest.raises(ValidationError, match="goes with a network"):
+        RunSpec.model_validate(spec.model_dump())
+
+
+def test_a_damaged_record_says_where(tmp_path: Path, record: RunRecord) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps({**json.loads(record.to_json()), "status": "splendid"}))
+    with pytest.raises(RecordError, match=r"not a readable record: status: input should be 'ok', "):
         read_record(path)
 
 

@@ -218,6 +218,14 @@ def test_a_damaged_or_foreign_file_is_refused(laboratory: Laboratory) -> None:
         path.write_text(spoilt)
         with pytest.raises(BaselineError, match=message):
             read("main", Path("results"))
+    spec = content["benchmarks"][0]["extra_info"]["runs"][0]["record"]["spec"]
+    spec |= {"amp": True, "model": "none"}
+    path.write_text(json.dumps(content))
+    assert read("main", Path("results")).cells, "what is refused today was run then"
+    spec["gradient_clip"] = 1.0
+    path.write_text(json.dumps(content))
+    with pytest.raises(BaselineError, match=r"newer bench: it has spec\.gradient_clip\. Upgrade"):
+        read("main", Path("results"))
 
 
 def test_pytest_benchmark_compares_saved_baselines(laboratory: Laboratory) -> None:
