@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bench import registry
 from bench.records.record import RunRecord
 from bench.specs.spec import RunSpec, StoreSpec, content_hash
 
@@ -27,9 +28,9 @@ class Estimate:
 def estimates(cells: Mapping[str, RunSpec], records: Sequence[RunRecord]) -> dict[str, Estimate]:
     """Return the estimate of each cell.
 
-    The time of a run is that of equal runs; where there are none, that of runs of the same data set, model and
-    backend, by the number of samples. What a store takes of the disk is what the same store took, or, by the number of
-    samples, one of the same backend and data set.
+    The time of a run is that of equal runs; where there are none, that of runs of the same data, model and backend,
+    by the number of samples. What a store takes of the disk is what the same store took, or, by the number of samples,
+    one of the same backend and data. How many samples there are without a limit is known of runs without one.
     """
     known = [record for record in records if record.status == "ok" and record.data and record.store and record.epochs]
     return {name: Estimate(_run_s(spec, known), _store_bytes(spec, known)) for name, spec in cells.items()}
@@ -43,7 +44,8 @@ def trained_s(record: RunRecord) -> float:
 
 def store_key(spec: RunSpec) -> str:
     """Return what two cells have in common that read the same store."""
-    read_options = spec.open_backend().read_options
+    # By the class alone: a record may have options that the backend has no more.
+    read_options = registry.backend_class(spec.backend).read_options
     written = {key: value for key, value in spec.options.items() if key not in read_options}
     fields = {name: getattr(spec, name) for name in StoreSpec.model_fields if name != "options"}
     return content_hash([{key: str(value) for key, value in fields.items()}, written])
@@ -56,7 +58,7 @@ def _run_s(spec: RunSpec, known: Sequence[RunRecord]) -> float | None:
     rates = [
         statistics.median(epoch.epoch_s / epoch.samples for epoch in record.epochs)
         for record in known
-        if (record.spec.dataset, record.spec.model, record.spec.backend) == (spec.dataset, spec.model, spec.backend)
+        if (record.spec.model, record.spec.backend) == (spec.model, spec.backend) and _data(record.spec) == _data(spec)
     ]
     count = _count(spec, known)
     if not rates or count is None:
@@ -70,14 +72,20 @@ def _seconds(record: RunRecord) -> float:
 
 
 def _count(spec: RunSpec, known: Sequence[RunRecord]) -> int | None:
+    # What a limit left says nothing of how many there are.
     counts = [
         record.data.count
         for record in known
-        if record.data and (record.spec.dataset, record.spec.split) == (spec.dataset, spec.split)
+        if record.data and record.spec.limit is None and _data(record.spec) == _data(spec)
     ]
     if not counts:
         return spec.limit
     return min(max(counts), spec.limit) if spec.limit else max(counts)
+
+
+def _data(spec: RunSpec) -> tuple[object, ...]:
+    """Return which samples of which size a run takes, whatever the limit: of others nothing follows."""
+    return spec.dataset, spec.split, spec.dataset_options
 
 
 def _store_bytes(spec: RunSpec, known: Sequence[RunRecord]) -> int | None:
@@ -89,7 +97,7 @@ def _store_bytes(spec: RunSpec, known: Sequence[RunRecord]) -> int | None:
     per_sample = [
         record.store.disk_bytes / record.data.count
         for record in known
-        if record.store and record.data and (record.spec.dataset, record.spec.backend) == (spec.dataset, spec.backend)
+        if record.store and record.data and record.spec.backend == spec.backend and _data(record.spec) == _data(spec)
     ]
     count = _count(spec, known)
     return round(statistics.median(per_sample) * count) if per_sample and count is not None else None
