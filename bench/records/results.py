@@ -120,7 +120,9 @@ def read_all(folder: Path) -> tuple[list[tuple[Path, RunRecord]], list[RecordErr
             errors.append(error)
             continue
         together = by_start.setdefault(record.started_at, [])
-        same = next((known for known, other in together if other == record), None)
+        # As text: a loss that became NaN equals none, itself neither.
+        text = record.to_json() if together else ""
+        same = next((known for known, other in together if other.to_json() == text), None)
         if same is not None:
             errors.append(RecordError(f"{path} is the same record as {same.name}, which counts once. Remove one."))
             continue

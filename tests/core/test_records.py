@@ -176,3 +176,11 @@ def test_a_record_under_two_names_is_one_run_and_one_with_other_values_is_not(
     assert copy.name in error
     assert first.name in error
     assert error.endswith("counts once. Remove one.")
+
+
+def test_a_run_whose_loss_became_nan_counts_once_under_two_names(tmp_path: Path, record: RunRecord) -> None:
+    epoch = record.epochs[0].model_copy(update={"loss": float("nan")})
+    first = results.write(record.model_copy(update={"epochs": [epoch]}), tmp_path)
+    (tmp_path / "copy.json").write_text(first.read_text())
+    found, errors = results.read_all(tmp_path)
+    assert (len(found), len(errors)) == (1, 1)
