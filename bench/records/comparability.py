@@ -52,7 +52,7 @@ def differences(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS)
     exception: a run lists those that were there, and one that is not listed was not needed, so only two versions make
     a difference.
     """
-    return unlike([_facts(record, own) for record in records])
+    return unlike([facts_of(record, own) for record in records])
 
 
 def surroundings(environment: Mapping[str, Any], own_limit_bytes: int | None = None) -> dict[str, str]:
@@ -80,7 +80,7 @@ def alike(records: Sequence[RunRecord], own: Collection[str] = OWN_FIELDS) -> li
     """
     sets: dict[tuple[tuple[str, str], ...], list[tuple[dict[str, str], list[int]]]] = {}
     for number, record in enumerate(records):
-        facts = _facts(record, own)
+        facts = facts_of(record, own)
         versions = {name: value for name, value in facts.items() if _is_used_by_some(name)}
         same_but_versions = sets.setdefault(tuple(sorted(facts.items() - versions.items())), [])
         for known, numbers in same_but_versions:
@@ -113,7 +113,8 @@ def _is_used_by_some(name: str) -> bool:
     return name.startswith(_LIBRARY) or name == _DECODER
 
 
-def _facts(record: RunRecord, own: Collection[str]) -> dict[str, str]:
+def facts_of(record: RunRecord, own: Collection[str] = OWN_FIELDS) -> dict[str, str]:
+    """Return by name all in which a run may differ from others, apart from fields of its ``own``."""
     facts: dict[str, Any] = {}
     if "decoder" in record.reader:
         facts[_DECODER] = record.reader["decoder"]

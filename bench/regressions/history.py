@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.contracts.errors import BenchError
-from bench.records.comparability import LOADING_FIELDS, differences
+from bench.records.comparability import LOADING_FIELDS, facts_of
 from bench.records.metrics import METRICS, Metric
 from bench.records.record import RunRecord
 from bench.regressions.segmentation import EFFECT, FEWEST, Division, divisions, searched
@@ -112,41 +112,36 @@ def _time(point: Point) -> tuple[str, str | None, dict[str, str]]:
 
 
 def equal_work(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Return the runs that gave a result in sets that did equal work on equal data and machine, oldest first."""
-    # Comparing two records takes long, so it is done among those alone that agree in what is quickly told.
-    alike: dict[tuple[object, ...], list[RunRecord]] = {}
+    """Return the runs that gave a result in sets that did equal work on equal data and machine, oldest first.
+
+    What a run does not tell is no difference; those that tell two things are never in one set, by way of it neither.
+    """
+    sets: dict[tuple[object, ...], list[tuple[dict[str, str], list[RunRecord]]]] = {}
     for record in sorted((r for r in records if r.status == "ok"), key=lambda record: record.started_at):
         data = record.data.digest if record.data else None
-        told = (record.spec.model_dump_json(exclude=_JUDGED_LATER), record.device, data)
-        alike.setdefault(told, []).append(record)
-    found: list[list[RunRecord]] = []
-    for runs in alike.values():
-        sets: list[list[RunRecord]] = []
-        for run in runs:
-            for known in sets:
-                if _tracked_alone(known[0], run):
-                    known.append(run)
-                    break
-            else:
-                sets.append([run])
-        found += sets
-    return found
+        quickly = (record.spec.model_dump_json(exclude=_JUDGED_LATER), record.device, data)
+        told = {name: value for name, value in facts_of(record, own=()).items() if not _tracked(name)}
+        for known, runs in sets.setdefault(quickly, []):
+            if all(known.get(name, value) == value for name, value in told.items()):
+                known.update(told)
+                runs.append(record)
+                break
+        else:
+            sets[quickly].append((told, [record]))
+    return [runs for entries in sets.values() for _, runs in entries]
 
 
-def _tracked_alone(one: RunRecord, other: RunRecord) -> bool:
-    """Whether two runs differ in versions and the like alone; what one does not tell is no difference here."""
-    return all(
-        difference.name in _CIRCUMSTANCES or difference.name.startswith("version of ") or "unknown" in difference.values
-        for difference in differences([one, other], own=())
-    )
+def _tracked(name: str) -> bool:
+    """Whether it is what is tracked that has another value: versions and the like."""
+    return name in _CIRCUMSTANCES or name.startswith("version of ")
 
 
 def _points(runs: Sequence[RunRecord], metric: Metric) -> list[Point]:
-    groups: dict[tuple[str, str | None], list[RunRecord]] = {}
+    groups: dict[tuple[object, ...], list[RunRecord]] = {}
     for number, run in enumerate(runs):
-        # A run outside of any comparison is a point by itself.
+        # A run outside of any comparison is a point by itself. A matrix may have gone on with other versions.
         key = run.campaign.id if run.campaign else f"run {number}"
-        groups.setdefault((key, _revision(run)), []).append(run)
+        groups.setdefault((key, _revision(run), *sorted(_versions(run).items())), []).append(run)
     points = []
     for group in groups.values():
         summary = metric.over(group)

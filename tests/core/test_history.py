@@ -119,6 +119,27 @@ def test_runs_of_one_comparison_are_one_point() -> None:
     assert "Steps need 10 points; here are 1." in history_table(trend).notes
 
 
+def test_a_comparison_that_went_on_with_another_version_is_a_point_for_each() -> None:
+    place = CampaignInfo(id="c", seed=0, blocks=3, block=0, position=0, cell="a")
+    records = [at(n, float(n + 1), zarr="3.2.0" if n else "3.1.6", campaign=place, revision="") for n in range(3)]
+    (trend,) = series(records, "epoch_s")
+    assert [(point.value, point.runs, point.versions["zarr"]) for point in trend.points] == [
+        (1.0, 1, "3.1.6"),
+        (2.5, 2, "3.2.0"),
+    ]
+
+
+def test_a_run_that_does_not_tell_its_machine_joins_no_two() -> None:
+    def on(number: int, **environment: object) -> RunRecord:
+        found = at(number, 1.0)
+        return found.model_copy(update={"environment": {**found.environment, **environment}})
+
+    one, other = {"cpu_quota_cores": 1.0}, {"cpu_quota_cores": 2.0}
+    runs = [on(0), on(1, **one), on(2, **other), on(3, **one)]
+    del runs[0].environment["cpu_quota_cores"]
+    assert [[p.at[8:10] for p in trend.points] for trend in series(runs, "epoch_s")] == [["01", "02", "04"], ["03"]]
+
+
 def test_other_work_data_and_machines_are_series_of_their_own() -> None:
     other_machine = at(3, 1.0)
     other_machine = other_machine.model_copy(update={"environment": {**other_machine.environment, "cpu": "another"}})
