@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.records.comparability import Difference, surroundings, unlike
 from bench.records.metrics import METRICS
 from bench.records.record import RunRecord
 from bench.specs.spec import content_hash
@@ -38,6 +39,14 @@ class CrossValidation:
         """Folds of which there are several results; the newest counts."""
         counts = [run.fold.fold for run in self.runs if run.fold is not None and run.status == "ok"]
         return sorted({fold for fold in counts if counts.count(fold) > 1})
+
+    @property
+    def unlike(self) -> list[Difference]:
+        """In what the conditions of the folds differ: machine, versions, device, where the samples are from.
+
+        Folds that went on from checkpoints on another day may have run under others.
+        """
+        return unlike([_conditions(run) for _, run in sorted(self.results.items())])
 
     def value(self, fold: int, metric: str) -> float | None:
         """Return a metric of one fold, the median of its epochs where it has several; None where it is not known."""
@@ -75,3 +84,9 @@ def _set_up(record: RunRecord) -> str:
     spec = record.spec.model_dump(mode="json")
     options = {key: value for key, value in spec["dataset_options"].items() if key != FOLD_OPTION}
     return content_hash({**spec, "dataset_options": options})
+
+
+def _conditions(record: RunRecord) -> dict[str, str]:
+    found = surroundings(record.environment, record.spec.memory_limit_bytes)
+    found["device"] = record.device or record.spec.device
+    return found | ({"origin of the samples": record.data.origin} if record.data is not None else {})

@@ -47,13 +47,18 @@ def folds_title(found: CrossValidation) -> str:
 
 
 def folds_notes(found: CrossValidation) -> list[str]:
-    """Return what was run, and whether anything is missing or there twice."""
+    """Return what was run, and whether anything is missing, there twice, or was run under other conditions."""
     notes = [f"{_work(found)}{_tested(found)} Standard deviation: of a sample, n - 1."]
     if missing := found.missing:
         listed = ", ".join(map(str, missing))
         notes.append(
             f"INCOMPLETE: no result of {'fold' if len(missing) == 1 else 'folds'} {listed}. Mean, median and "
             f"deviation are of the other {len(found.results)} alone."
+        )
+    if unlike := found.unlike:
+        notes.append(
+            f"NOT ALIKE: folds ran under different conditions, which times and scores may follow: "
+            f"{', '.join(map(str, unlike))}."
         )
     if repeated := found.repeated:
         notes.append(f"Several results of fold {', '.join(map(str, repeated))}: the newest counts.")

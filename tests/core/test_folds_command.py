@@ -81,6 +81,18 @@ def test_a_fold_that_was_done_again_counts_once_and_that_is_said() -> None:
     assert any("Several results of fold 1" in note for note in folds_table(found, ["test_accuracy"]).notes)
 
 
+def test_folds_that_ran_under_other_conditions_are_told() -> None:
+    first, second = fold(1, right=5), fold(2, right=7)
+    assert not [note for note in folds_notes(cross_validations([first, second])[0]) if "ALIKE" in note]
+    environment = {**second.environment, "libraries": {**second.environment["libraries"], "torch": "9.9"}}
+    made_up = second.data.model_copy(update={"origin": "synthetic"}) if second.data else None
+    later = second.model_copy(update={"environment": environment, "data": made_up})
+    notes = " ".join(folds_notes(cross_validations([first, later])[0]))
+    assert "NOT ALIKE: folds ran under different conditions" in notes
+    torch = first.environment["libraries"]["torch"]
+    assert f"version of torch ({torch} or 9.9), origin of the samples (local or synthetic)." in notes
+
+
 def test_what_differs_in_more_than_the_fold_is_not_merged() -> None:
     records = [fold(n, right=5, **other) for n in (1, 2) for other in ({}, {"backend": "zarr"}, {"seed": 1})]
     records += [fold(1, right=5, identity="k2"), run()]
