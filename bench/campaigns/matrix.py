@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bench.comparisons.campaign import Slot, plan
 from bench.contracts.errors import BenchError
-from bench.records.comparability import LOADING_FIELDS
+from bench.records.comparability import LOADING_FIELDS, Difference, surroundings, unlike
 from bench.records.record import RunRecord
 from bench.specs import augmentation
 from bench.specs.spec import RunSpec
@@ -81,6 +81,8 @@ class Matrix:
 class Progressed:
     """What has been done of a matrix, by its records.
 
+    ``unlike`` is in what the machine, its settings or versions were not the same for all of them.
+
     Raises MatrixError, also when another one is noted, where the data of a cell was not always the same.
     """
 
@@ -89,7 +91,9 @@ class Progressed:
         self._failures: Counter[str] = Counter()
         self._hopeless: set[str] = set()
         self._digests: dict[str, str] = {}
-        self.failed = 0
+        self._results: set[tuple[str, int, bool]] = set()
+        self._conditions: dict[str, dict[str, str]] = {}
+        self.unlike: list[Difference] = []
         for record in records:
             self.note(record)
 
@@ -104,8 +108,9 @@ class Progressed:
         self._done.add(slot)
         if record.status == "ok":
             self._require_same_data(place.cell, record)
+            self._results.add(slot)
+            self._compare(record)
             return
-        self.failed += 1
         self._failures[place.cell] += 1
         if record.status == "unsupported" or self._failures[place.cell] >= MOST_FAILURES:
             self._hopeless.add(place.cell)
@@ -117,6 +122,12 @@ class Progressed:
                 "Use --anew, or bring back the data."
             )
 
+    def _compare(self, record: RunRecord) -> None:
+        # Each work by itself, which is what is compared: another may have a limit of its own, or another device.
+        work = record.spec.model_dump_json(exclude=set(LOADING_FIELDS))
+        found = surroundings(record.environment, record.spec.memory_limit_bytes)
+        self.unlike = self.unlike or unlike([self._conditions.setdefault(work, found), found])
+
     def remaining(self, slots: Sequence[Slot]) -> Iterator[Slot]:
         """Yield the runs that are still to be done, each when it is its turn; those of cells given up are not."""
         for slot in slots:
@@ -126,6 +137,10 @@ class Progressed:
     def is_done(self, slot: Slot) -> bool:
         """Whether there is a record of a run."""
         return (slot.cell, slot.block, slot.control) in self._done
+
+    def without_result(self, slots: Sequence[Slot]) -> int:
+        """Return how many of the runs gave no result, or will not be tried any more."""
+        return sum((slot.cell, slot.block, slot.control) not in self._results for slot in slots)
 
     @property
     def given_up(self) -> list[str]:

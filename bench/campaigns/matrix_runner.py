@@ -79,6 +79,10 @@ class Run:
         """Return how many runs are left."""
         return sum(1 for _ in self._progressed.remaining(self._slots))
 
+    def unlike(self) -> str:
+        """Return in what conditions the runs so far differ, in words; nothing where they are alike."""
+        return ", ".join(map(str, self._progressed.unlike))
+
     def go(self) -> Iterator[tuple[Slot, Outcome]]:
         """Do one run after the other; see :meth:`bench.campaigns.series.Series.run`."""
         slots = self._progressed.remaining(self._slots)

@@ -17,8 +17,11 @@ from bench.contracts.errors import BenchError
 from bench.runs.attempt import Attempt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.campaigns.matrix import Progressed
     from bench.campaigns.matrix_runner import Run
+    from bench.comparisons.campaign import Slot
 
 BLOCKS = 3
 SOME_FAILED = 2
@@ -110,14 +113,16 @@ def matrix(
     known, unread = records.read_all(results)
     for error in unread:
         console.say(f"bench: {error}")
+    name = matrix_runner.identity(planned, [record for _, record in known], anew=anew)
     if dry_run:
-        console.print_table(planned_table(planned, slots, [record for _, record in known]))
+        every = [record for _, record in known]
+        left = list(Progressed(matrix_runner.of_campaign(every, name)).remaining(slots))
+        console.print_table(planned_table(planned, slots, left, every))
         return
     where = places(data_dir)
     for spec in cells.values():
         spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     records.require_writable(results)
-    name = matrix_runner.identity(planned, [record for _, record in known], anew=anew)
     with matrix_runner.alone(results, name):
         records.remove_leftovers(results)
         # Only now, as another process may have written some until it ended.
@@ -135,7 +140,7 @@ def matrix(
         attempt = dataclasses.replace(attempt, errors_are_results=True)
         run = matrix_runner.Run(planned, series, progressed, attempt, keep_stores=keep_stores == "yes")
         _go(run, len(slots), name)
-    _close(progressed, len(slots), name, results)
+    _close(progressed, slots, name, results)
 
 
 def _go(run: Run, runs: int, name: str) -> None:
@@ -151,6 +156,7 @@ def _go(run: Run, runs: int, name: str) -> None:
     else:
         console.say(f"Beginning {name}: {runs} runs.")
     number, clock = runs - left, Clock(left)
+    told = _tell_unlike(run)
     for slot, outcome in run.go():
         record = outcome.record
         if record.status == "interrupted":
@@ -161,16 +167,29 @@ def _go(run: Run, runs: int, name: str) -> None:
         if record.error is not None:
             found = f"{record.status}: {record.error.message}"
         console.say(f"[{number}/{runs}{clock.left()}] block {slot.block + 1}, {slot.name}: {found}")
+        told = told or _tell_unlike(run)
 
 
-def _close(progressed: Progressed, runs: int, name: str, results: Path) -> None:
+def _tell_unlike(run: Run) -> bool:
+    """Say where runs before and those of now cannot be compared; return whether that was said."""
+    from bench import console
+
+    if differ := run.unlike():
+        console.say(
+            f"Note: not all of its runs are under the same conditions: {differ}. Tables keep those apart, and blocks "
+            "with both show nothing: go on as it was, or measure all again by --anew."
+        )
+    return bool(differ)
+
+
+def _close(progressed: Progressed, slots: Sequence[Slot], name: str, results: Path) -> None:
     from bench import console
 
     console.say(f"Done. Records of {name}: {results}. `bench table --results {results}` shows them.")
     for cell in progressed.given_up:
         console.say(f"Given up: {cell}")
-    if progressed.failed:
-        message = f"{progressed.failed} of {runs} runs gave no result; the records say why."
+    if failed := progressed.without_result(slots):
+        message = f"{failed} of {len(slots)} runs gave no result; the records say why."
         raise RunFailedError(message, SOME_FAILED, None)
 
 

@@ -36,6 +36,7 @@ class Laboratory:
         self.stop = -1
         self.stores: list[set[str]] = []
         self.digest = "a" * 32
+        self.environment: dict[str, object] = {}
 
     def run(self, spec, places, progress, attempt) -> runner.Outcome:
         epochs = [read_record(FIXTURE).epochs[0].model_copy(update={"warmup": False})]
@@ -52,6 +53,7 @@ class Laboratory:
                 "status": status,
                 "error": error,
                 "data": read_record(FIXTURE).data.model_copy(update={"digest": self.digest}),
+                "environment": {**read_record(FIXTURE).environment, **self.environment},
                 "started_at": f"2026-01-01T00:00:{len(self.done):02}.000000+00:00",
             }
         )
@@ -219,9 +221,42 @@ def test_a_dry_run_lists_all_and_runs_nothing(laboratory: Laboratory) -> None:
     assert "Total disk: unknown." in result.stdout
     assert not Path("data").exists()
     matrix(*SIX, "--blocks", "1")
-    known = matrix(*SIX, "--dry-run")
+    known = matrix(*SIX, "--dry-run", "--anew")
     assert known.stdout.count("unknown") == 0
     assert "Total time: about " in known.stdout
+
+
+def test_a_dry_run_tells_what_is_left_of_a_matrix_under_way(laboratory: Laboratory) -> None:
+    laboratory.stop = 4
+    matrix(*SIX)
+    result = matrix(*SIX, "--dry-run")
+    assert "6 cells, 18 runs, 0 of them controls, in 3 blocks." in result.stdout
+    assert "4 of the runs are done or given up: the table is of the other 14. --anew runs all." in result.stdout
+    counts = [
+        int(line.split()[-3]) for line in result.stdout.splitlines() if line.strip().startswith(("memmap", "hdf5"))
+    ]
+    assert sum(counts) == 14
+    anew = matrix(*SIX, "--dry-run", "--anew")
+    assert "are done" not in anew.stdout
+
+
+def test_it_says_once_that_it_goes_on_under_other_conditions(laboratory: Laboratory) -> None:
+    laboratory.stop = 4
+    assert "conditions" not in matrix(*SIX, "--blocks", "1").stderr
+    laboratory.environment = {"torch_threads": 99}
+    again = matrix(*SIX, "--blocks", "2")
+    assert code(again) == 0
+    assert again.stderr.count("not all of its runs are under the same conditions: torch threads (") == 1
+    assert " or 99). " in again.stderr
+    later = matrix(*SIX, "--blocks", "2")
+    assert "torch threads" in later.stderr, "what is complete is told, too"
+
+
+def test_all_runs_without_a_result_are_counted(laboratory: Laboratory) -> None:
+    laboratory.failing = {"memmap": "unsupported"}
+    result = matrix(*SIX)
+    assert code(result) == 2
+    assert "6 of 18 runs gave no result" in str(result.exception)
 
 
 def test_the_example_can_be_written_and_used(laboratory: Laboratory) -> None:
