@@ -115,7 +115,7 @@ def regress(
     known = baselines.read(name, results)
     count = blocks or known.blocks
     attempt = dataclasses.replace(attempt, ceiling=known.ceiling)
-    runs = _run_all(known.cells, count, order_seed, attempt, data_dir, results, known.name)
+    runs = _run_all(known.cells, count, order_seed, attempt, data_dir, results, known.name, known)
     found = _judged(known, runs, effect / 100)
     _show(found, format, summary)
     if save is not None and not found.failed:
@@ -143,12 +143,14 @@ def _run_all(
     data_dir: Path | None,
     results: Path,
     name: str | None,
+    known: Baseline | None = None,
 ) -> list[Measured]:
     from bench import console
     from bench.campaigns import calibrated
     from bench.campaigns.series import Clock, Series, new_identity
     from bench.comparisons import campaign
     from bench.records import results as records
+    from bench.regressions import drifted
     from bench.stores import isolated
 
     where = places(data_dir)
@@ -156,8 +158,11 @@ def _run_all(
         spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     records.require_writable(results)
     slots = campaign.plan(list(cells), blocks, seed)
-    for spec in cells.values():
-        isolated.prepare(spec, where.data_dir, where.search, console.make_progress(), repair=attempt.repair)
+    for cell, spec in cells.items():
+        store = isolated.prepare(spec, where.data_dir, where.search, console.make_progress(), repair=attempt.repair)
+        if known is not None:
+            # Before hours of runs.
+            drifted.require_same_data(known, cell, store.manifest.source_digest)
     told: set[str] = set()
     series = Series(
         new_identity(f"regress-{Path(name or 'baseline').stem}"), seed, blocks, where, results,

@@ -54,15 +54,22 @@ class Circumstances:
 _LIMIT = math.log(SPEED_LIMIT)
 
 
+def require_same_data(baseline: Baseline, cell: str, digest: str) -> None:
+    """Raise ChangedWorkError where a cell of a baseline read other samples than those of ``digest``."""
+    before = {run.record.data.digest for run in baseline.runs if run.cell == cell and run.record.data is not None}
+    if before - {digest}:
+        raise ChangedWorkError(
+            f"{baseline.name} is no baseline for this: the samples of {cell} are not what they were. Bring the data "
+            "back, or save a new one with `bench regress --save`."
+        )
+
+
 def circumstances(baseline: Baseline, now: Sequence[Measured], units: Mapping[str, str]) -> Circumstances:
     """Return what differs, cell by cell. Raises ChangedWorkError where data or work is another."""
     found: dict[str, Difference] = {}
     for cell in baseline.cells:
-        days = [
-            next((r.record for r in runs if r.cell == cell and r.record.status == "ok"), None)
-            for runs in (baseline.runs, now)
-        ]
-        known = [record for record in days if record is not None]
+        # All of them: what changed in the middle of a day is in its medians, too.
+        known = [r.record for r in (*baseline.runs, *now) if r.cell == cell and r.record.status == "ok"]
         found |= {difference.name: difference for difference in differences(known, own=())}
     versions = [d for name, d in found.items() if name in _TOLD or name.startswith("version of ")]
     machine = [d for name, d in found.items() if name in _MACHINE]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pytest_benchmark.stats import Stats
@@ -31,6 +32,7 @@ class Laboratory:
         self.calls: int | None = None
         self.environment: dict[str, object] = {}
         self.warnings: list[WarningInfo] = []
+        self.digest = TEMPLATE.data.digest if TEMPLATE.data else ""
 
     def run(self, spec, places, progress, attempt) -> runner.Outcome:
         wobble = 1 + 0.005 * (len(self.done) * 7 % 5)
@@ -57,13 +59,16 @@ class Laboratory:
         self.done.append(TEMPLATE.model_copy(update=update))
         return runner.Outcome(self.done[-1], None)
 
+    def prepare(self, *args, **options) -> SimpleNamespace:
+        return SimpleNamespace(manifest=SimpleNamespace(source_digest=self.digest))
+
 
 @pytest.fixture
 def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Laboratory:
     made = Laboratory()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "run", made.run)
-    monkeypatch.setattr(isolated, "prepare", lambda *args, **options: None)
+    monkeypatch.setattr(isolated, "prepare", made.prepare)
     monkeypatch.setattr(calibration, "measure", lambda: Calibration(0.005, 0.008, 0.006, 0.005, 0.008, 0.006))
     monkeypatch.setattr("bench.campaigns.calibrated.run.__defaults__", (lambda: calibration.measure(),))
     return made
@@ -163,6 +168,28 @@ def test_another_machine_leaves_the_counters(laboratory: Laboratory, environment
     assert f"Times were NOT held: the machine or its state is another one: {named} (" in found.stdout
     # What else was not held is said as well.
     assert "Not held: waiting for data (stall): loading alone is nothing but waiting" in found.stdout
+
+
+def test_what_changed_in_the_middle_of_a_day_is_found(laboratory: Laboratory) -> None:
+    regress(*SAVE)
+    saved, run = len(laboratory.done), laboratory.run
+
+    def with_less(*args) -> runner.Outcome:
+        laboratory.environment = {"cpu_quota_cores": 0.5} if len(laboratory.done) > saved + 6 else {}
+        return run(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "run", with_less)
+        found = regress("main")
+    assert "Times were NOT held: the machine or its state is another one: CPU quota (none or 0.5 cores)" in found.stdout
+
+
+def test_other_data_is_refused_before_anything_is_run(laboratory: Laboratory) -> None:
+    regress(*SAVE, "--blocks", "1")
+    saved, laboratory.digest = len(laboratory.done), "f" * 32
+    found = regress("main")
+    assert "main is no baseline for this: the samples of memmap[mapped] are not what they were." in str(found.exception)
+    assert len(laboratory.done) == saved
 
 
 def test_another_version_of_a_library_is_said_and_held(laboratory: Laboratory) -> None:
