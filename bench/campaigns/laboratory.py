@@ -85,13 +85,15 @@ class RunLaboratory:
         if epoch_s is None:
             raise TuneError("the record of its run holds no epoch.")
         return Measured(
-            samples=known.count,
+            # As many as were asked for: how many the whole data has is known only now, where files are left out.
+            samples=samples,
             epoch_s=epoch_s.median,
             store_bytes=store.disk_bytes,
             peak_bytes=record.memory.peak_pss_bytes or 0,
             prepare_s=known.prepare_s,
             wall_s=time.monotonic() - begun,
             work_s=trained_s(record) + store.built_s,
+            delivered=known.count,
         )
 
     def tidy(self, kept: Collection[Configuration]) -> None:

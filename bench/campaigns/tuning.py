@@ -82,6 +82,7 @@ class Measured:
     prepare_s: float
     wall_s: float
     work_s: float
+    delivered: int | None = None  # of the whole, fewer where files are left out
 
     def expected_s(self, samples: int) -> float:
         """Return how long a run on so many samples would take."""
@@ -319,7 +320,8 @@ class Search:
 
     def _tell(self, configuration: Configuration, measured: Measured) -> None:
         """Say what was measured; only when it is kept, as whoever reads it may interrupt at once."""
-        self._say(f"{measured.samples:,} samples: {configuration.label}: {measured.epoch_s:.3g} s an epoch")
+        count = measured.delivered or measured.samples
+        self._say(f"{count:,} samples: {configuration.label}: {measured.epoch_s:.3g} s an epoch")
 
     def _survivors(self, rung: list[Candidate], least: int = 1) -> list[Candidate]:
         """Return the baseline, where it is there, and the best third of the others, the best first."""

@@ -80,12 +80,19 @@ class Tuned:
 
     @property
     def _samples(self) -> int:
-        return self.found.candidates[0].runs[0].samples
+        first = self.found.candidates[0].runs[0]
+        return first.delivered or first.samples
+
+    @property
+    def _total(self) -> int:
+        """How many samples the whole data has: as many as were announced, until all of it was read."""
+        found = self.found
+        return self._samples if found.candidates[0].runs[0].samples == found.total else found.total
 
     @property
     def _scale(self) -> float:
         """What figures of a part of the data are multiplied by, to be of all of it."""
-        return self.found.total / self._samples
+        return self._total / self._samples
 
     @property
     def _baseline(self) -> Candidate | None:
@@ -142,19 +149,19 @@ class Tuned:
 
     def _notes(self) -> list[str]:
         found, share = self.found, noise(self.found)
-        rungs = " → ".join(f"{samples:,}" for samples in found.rungs)
+        rungs = " → ".join(f"{min(samples, self._total):,}" for samples in found.rungs)
         spent = f"{found.elapsed_s:.0f} s of a budget of {self.budget_s:.0f} s"
         among = "of those that ran more than once, what" if self._ran_once else "what"
         notes = [
             f"{found.tried} configurations tried, {len(found.failed)} of them dropped; samples per rung: {rungs} of "
-            f"{found.total:,}; {spent}{', interrupted' if found.interrupted else ''}. Rows: {among} no other one "
+            f"{self._total:,}; {spent}{', interrupted' if found.interrupted else ''}. Rows: {among} no other one "
             "equals or beats in epoch, store, peak RAM and preparation together, and the defaults."
         ]
         if self._ran_once:
             notes.append(f"Left out: {self._ran_once} more on as many samples that ran once, as one run may be lucky.")
         if self._scale > 1:
             notes.append(
-                f"~: measured on {self._samples:,} of {found.total:,} samples and scaled in proportion, which is "
+                f"~: measured on {self._samples:,} of {self._total:,} samples and scaled in proportion, which is "
                 "only a guess at the whole; peak RAM is that of the part. A longer --budget measures more."
             )
         if share is None:
@@ -215,9 +222,9 @@ class Tuned:
             "elapsed_s": found.elapsed_s,
             "interrupted": found.interrupted,
             "tried": found.tried,
-            "rungs": found.rungs,
+            "rungs": [min(samples, self._total) for samples in found.rungs],
             "samples": self._samples,
-            "total_samples": found.total,
+            "total_samples": self._total,
             "noise": noise(found),
             "rows": [
                 {

@@ -91,10 +91,11 @@ def test_what_confirms_a_tuning_runs_what_was_tuned() -> None:
 
 
 @pytest.fixture
-def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSpec]:
+def laboratory(request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSpec]:
     """Runs that take no time: chunks of 16 make an epoch half as long, gzip fails, lzf cannot be stored."""
     template = read_record(FIXTURE)
     done: list[RunSpec] = []
+    whole = getattr(request, "param", 50_000)
 
     def prepare(spec, data_dir, search, progress, *, repair) -> Store:
         if spec.options["compression"] == "lzf":
@@ -104,7 +105,7 @@ def laboratory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSpec]
         built = not path.exists()
         (path / "data").mkdir(parents=True, exist_ok=True)
         (path / "manifest.json").touch()
-        known = SimpleNamespace(count=spec.limit or 50_000, size_bytes=1000, prepare_s=0.1)
+        known = SimpleNamespace(count=spec.limit or whole, size_bytes=1000, prepare_s=0.1)
         return Store(path, known, built, built_s=0.2 if built else 0.0)
 
     def run(spec, places, progress, attempt) -> runner.Outcome:
@@ -166,6 +167,16 @@ def test_the_best_is_shown_with_its_command_and_its_stores_alone_are_kept(labora
     assert [spec.limit for spec in laboratory][-1] is None
     rows = [line for line in result.stdout.splitlines() if line.startswith("| ") and "samples |" in line]
     assert 1 <= len(stores(tmp_path)) <= len(rows)
+
+
+@pytest.mark.parametrize("laboratory", [49_990], indirect=True)
+def test_files_that_are_left_out_make_no_part_of_the_whole(laboratory, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [*FAKE, "--workers", "0"])
+    assert result.exit_code == 0, result.exception
+    assert "49,990 samples" in result.stdout
+    assert "→ 49,990 of 49,990;" in result.stdout
+    assert "scaled in proportion" not in result.stdout
+    assert stores(tmp_path), "those of the result are kept"
 
 
 def test_a_store_that_was_there_before_is_left_alone(laboratory, tmp_path: Path) -> None:
