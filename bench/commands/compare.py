@@ -136,7 +136,7 @@ def _run_all(
         clock.tick()
         done.append(outcome.record)
         if outcome.record.status == "interrupted":
-            console.say(f"What is done can be compared by: bench compare --recorded {identity}")
+            console.say(f"What is done can be compared by: bench compare --recorded {identity} --results {results}")
             require_ok(outcome.record, outcome.trace)
         if outcome.record.error is not None:
             console.say(f"bench: {slot.name}: {outcome.record.error.message}")

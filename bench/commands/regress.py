@@ -207,7 +207,7 @@ def _save(name: str | None, runs: list[Measured], blocks: int, seed: int, attemp
         path.stem, runs[0].record.started_at, blocks, seed, attempt.ceiling, calibration.units(), tuple(runs)
     )
     baselines.save(made, path)
-    console.say(f"Saved: {path}. Hold it with: bench regress {path.stem}")
+    console.say(f"Saved: {path}. Hold it with: bench regress {name} --results {results}")
 
 
 def _judged(known: Baseline, runs: list[Measured], effect: float) -> Regressed:

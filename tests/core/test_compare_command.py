@@ -53,6 +53,26 @@ def compare(*arguments: str):
 TWO = ("--dataset", "cifar10", "--backend", "memmap", "--backend", "hdf5")
 
 
+def test_what_it_says_after_an_interruption_compares_what_is_done(
+    laboratory: list[RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, error = runner.run, ErrorInfo(phase="train", type="KeyboardInterrupt", message="Interrupted.")
+
+    def interrupted(*args) -> runner.Outcome:
+        outcome = run(*args)
+        if len(laboratory) < 5:
+            return outcome
+        return runner.Outcome(outcome.record.model_copy(update={"status": "interrupted", "error": error}), None)
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    stopped = compare(*TWO, "--results", "mine")
+    assert stopped.exception.exit_code == 130
+    (hint,) = (line for line in stopped.stderr.splitlines() if "can be compared by" in line)
+    again = compare(*hint.partition("bench compare ")[2].split())
+    assert again.exit_code == 0, again.output
+    assert "memmap" in again.stdout
+
+
 def test_every_block_runs_each_cell_and_the_control_in_an_order_of_its_own(laboratory: list[RunRecord]) -> None:
     assert compare(*TWO, "--blocks", "8").exit_code == 0
     assert len(laboratory) == 24

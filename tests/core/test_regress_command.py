@@ -184,6 +184,14 @@ def test_what_changed_in_the_middle_of_a_day_is_found(laboratory: Laboratory) ->
     assert "Times were NOT held: the machine or its state is another one: CPU quota (none or 0.5 cores)" in found.stdout
 
 
+@pytest.mark.parametrize("name", ["main", "elsewhere/main.json"])
+def test_what_it_says_holds_a_baseline_holds_it(laboratory: Laboratory, name: str) -> None:
+    saved = regress("--save", name, *SAVE[2:], "--blocks", "1", "--results", "mine")
+    hint = saved.stderr.partition("Hold it with: bench regress ")[2].split()
+    assert hint == [name, "--results", "mine"]
+    assert regress(*hint).exit_code == 0
+
+
 def test_other_data_is_refused_before_anything_is_run(laboratory: Laboratory) -> None:
     regress(*SAVE, "--blocks", "1")
     saved, laboratory.digest = len(laboratory.done), "f" * 32
