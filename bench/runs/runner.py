@@ -125,7 +125,7 @@ def _evaluated_stores(
                 f"--{name} {of_split.split}: samples are {known.dtype} {known.shape} in {len(known.classes)} classes, "
                 f"those of {spec.split} {trained.dtype} {trained.shape} in {len(trained.classes)}. Make them alike."
             )
-        stores[name] = EvaluatedStore(of_split.split, found.root, found.hashes_path, known.count)
+        stores[name] = EvaluatedStore(of_split.split, found.root, found.hashes_path, known.count, known.source_digest)
     return stores
 
 
@@ -134,7 +134,7 @@ def _require_checkpoint(job: Job) -> None:
         # Only then is torch worth its import time here.
         from bench.training.checkpoint import Checkpoint
 
-        Checkpoint.at(job.checkpoint, job.spec, job.digest)
+        Checkpoint.at(job.checkpoint, job.spec, job.digest, evaluated=job.evaluated_digests)
 
 
 def _job(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bench.contracts.errors import BenchError
@@ -40,6 +42,7 @@ class NothingLeftError(BenchError):
 class Checkpoint:
     """The checkpoint of a run of ``spec`` on the data with digest ``data``, kept at ``path``.
 
+    ``evaluated`` are the digests of the splits that are evaluated on, by the name of their field.
     ``fold_id`` is the cross-validation that it belongs to, ``weights`` the SHA-256 of the file that it began with,
     ``surroundings`` where it runs and with which versions, see :func:`bench.records.comparability.surroundings`.
     ``told`` is what the parent is told again when the run goes on, a text for each epoch; ``resumed_before`` are the
@@ -50,6 +53,7 @@ class Checkpoint:
     spec: RunSpec
     data: str
     fold_id: str | None = None
+    evaluated: dict[str, str] = field(default_factory=dict)
     weights: str | None = None
     surroundings: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
@@ -57,14 +61,21 @@ class Checkpoint:
     _state: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, path: Path, spec: RunSpec, data: str, fold_id: str | None = None) -> Checkpoint:
+    def at(
+        cls,
+        path: Path,
+        spec: RunSpec,
+        data: str,
+        fold_id: str | None = None,
+        evaluated: Mapping[str, str] = MappingProxyType({}),
+    ) -> Checkpoint:
         """Return the checkpoint at ``path``, or a new one where there is none.
 
         Raises:
             CheckpointError: the file is no checkpoint, or that of another network, data set or spec.
             NothingLeftError: the run has come to its end.
         """
-        found = cls(path, spec, data, fold_id)
+        found = cls(path, spec, data, fold_id, dict(evaluated))
         if path.exists():
             content = _load(path)
             found._require_same(content)
@@ -106,6 +117,10 @@ class Checkpoint:
             raise CheckpointError(f"{where} run, which differs in {told}. {way_out}")
         if content["data"] != self.data:
             raise CheckpointError(f"{where} data set: the samples of {own['dataset']} have changed since. {way_out}")
+        # What was best so far would be held against scores on other samples.
+        for name, digest in content.get("evaluated", self.evaluated).items():
+            if digest != self.evaluated.get(name):
+                raise CheckpointError(f"{where} data set: the samples of --{name} have changed since. {way_out}")
 
     def require_weights(self, sha256: str | None) -> None:
         """Keep what the training begins with. Raises CheckpointError where it began with another file of weights."""
@@ -167,6 +182,7 @@ class Checkpoint:
             "spec": self.spec.model_dump(mode="json"),
             "data": self.data,
             "fold_id": self.fold_id,
+            "evaluated": self.evaluated,
             "weights": self.weights,
             "surroundings": self.surroundings,
             "told": self.told,

@@ -17,6 +17,7 @@ class EvaluatedStore:
     root: Path
     hashes_path: Path
     samples: int
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Job:
     checkpoint: Path | None = None
     fold_id: str | None = None
     """The cross-validation that the run belongs to, which its checkpoint keeps."""
+
+    @property
+    def evaluated_digests(self) -> dict[str, str]:
+        """The digests of the splits that are evaluated on, by the name of the field."""
+        return {name: one.digest for name, one in (("val", self.val), ("test", self.test)) if one is not None}
 
     @property
     def trains_ceiling(self) -> bool:

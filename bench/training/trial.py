@@ -98,7 +98,7 @@ class _Trial:
         )
         self._checkpoint: Checkpoint | None = None
         if job.checkpoint is not None:
-            self._resume(Checkpoint.at(job.checkpoint, spec, job.digest, job.fold_id))
+            self._resume(Checkpoint.at(job.checkpoint, spec, job.digest, job.fold_id, job.evaluated_digests))
         if model is not None:
             link.tell("training", self._training)
         self._next = self._checkpoint.next_epoch if self._checkpoint else 0

@@ -42,7 +42,13 @@ def job_of(folder: Path, **fields: Any) -> Job:
         digest=known.source_digest,
         checkpoint=checkpoint,
         **{
-            name: EvaluatedStore(found.manifest.split, found.root, found.hashes_path, found.manifest.count)
+            name: EvaluatedStore(
+                found.manifest.split,
+                found.root,
+                found.hashes_path,
+                found.manifest.count,
+                found.manifest.source_digest,
+            )
             for name, found in others.items()
         },
     )

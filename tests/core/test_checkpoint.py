@@ -57,9 +57,9 @@ def test_a_training_goes_on_exactly_where_it_was(tmp_path: Path, arrays: Path, t
     assert [path.name for path in tmp_path.glob("*c.pt*")] == ["c.pt"]
     # Whoever has written the record says that there is nothing left to do.
     finish(path, "record.json")
-    done = f"all its {first} epochs are done"
+    done, job = f"all its {first} epochs are done", job_of(tmp_path, **fields)
     with pytest.raises(NothingLeftError, match=rf"{done}(, and --early-stopping.* of 5)?, there is nothing left to do"):
-        Checkpoint.at(path, job_of(tmp_path, **fields).spec, job_of(tmp_path, **fields).digest)
+        Checkpoint.at(path, job.spec, job.digest, evaluated=job.evaluated_digests)
 
 
 def test_a_run_that_ended_behind_its_last_epoch_is_concluded(tmp_path: Path, arrays: Path, trial) -> None:
@@ -214,6 +214,17 @@ def test_a_checkpoint_is_for_its_own_run_alone(tmp_path: Path, arrays: Path, tri
         assert text in str(caught.value)
     with pytest.raises(CheckpointError, match=r"is of another data set: the samples of npy:.* have changed since"):
         Checkpoint.at(path, job.spec, "another digest")
+
+
+def test_it_goes_on_with_the_samples_alone_that_it_was_validated_on(tmp_path: Path, arrays: Path, trial) -> None:
+    path = tmp_path / "c.pt"
+    job = job_of(tmp_path, dataset=f"npy:{arrays}", epochs=2, val="val", checkpoint=path)
+    with pytest.raises(Cut):
+        trial(job, stop_before(1))
+    assert job.evaluated_digests["val"]
+    assert Checkpoint.at(path, job.spec, job.digest, evaluated=job.evaluated_digests).next_epoch == 1
+    with pytest.raises(CheckpointError, match=r"of another data set: the samples of --val have changed since\. Name"):
+        Checkpoint.at(path, job.spec, job.digest, evaluated={"val": "another digest"})
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"text"], ids=str)
