@@ -55,9 +55,10 @@ def cell_of(group: Group, metric: str, failures: Sequence[RunRecord] = ()) -> Ce
     if impossible(group, metric):
         return Cell(reason=IMPOSSIBLE)
     doubts = []
-    if failures:
-        runs = len(failures) + len(group.records)
-        doubts.append(f"{len(failures)} of {runs} runs gave no result: {failure_text(failures)}")
+    # Who stopped a run says nothing of it, and others were done since or before.
+    if own := [record for record in failures if record.status != "interrupted"]:
+        runs = len(own) + len(group.records)
+        doubts.append(f"{len(own)} of {runs} runs gave no result: {failure_text(own)}")
     if unlike := _unlike_caches(group):
         doubts.append(unlike)
     # What is the same in all runs, because it was measured once for all of them, has no spread to make an interval of.

@@ -324,6 +324,13 @@ def test_a_value_of_which_some_runs_failed_says_so() -> None:
     assert note(pivot(found), 0, 1) == "1 of 3 runs gave no result: failed: Boom"
 
 
+def test_a_run_that_its_user_stopped_is_no_failure_where_others_were_done() -> None:
+    stopped = failed("zarr", "Interrupted", status="interrupted")
+    made = pivot([run("zarr", 1.0), run("hdf5", 2.0), stopped])
+    assert not any(cell.doubt for filled in made.sheets for cell in filled.cells.values())
+    assert note(pivot([run("hdf5", 2.0), stopped]), 1, 1) == "interrupted: Interrupted"
+
+
 def test_what_failed_under_another_quota_is_no_failure_here() -> None:
     quota = failed("zarr", "Boom.").model_copy(update={"environment": {**TEMPLATE.environment, "cpu_quota_cores": 0.5}})
     made = pivot([run("zarr", 1.0), quota])
