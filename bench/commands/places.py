@@ -17,10 +17,15 @@ class PlatformError(BenchError):
     """A system on which nothing can be measured."""
 
 
+class PlaceError(BenchError):
+    """A folder that nobody knows where to find."""
+
+
 def places(data_dir: Path | None) -> Places:
     """Return the folder for data, and all folders that may hold raw data: the flag's, $BENCH_DATA, the cache.
 
-    Raises PlatformError where nothing can be measured: all that needs these folders is for that.
+    Raises PlatformError where nothing can be measured, as all that needs these folders is for that, and PlaceError
+    where a folder lies in a home that is unknown.
     """
     if sys.platform != "linux":
         raise PlatformError(
@@ -32,11 +37,27 @@ def places(data_dir: Path | None) -> Places:
     from bench.runs.runner import Places
 
     configured = [Path(os.environ["BENCH_DATA"])] if os.environ.get("BENCH_DATA") else []
-    candidates = [*([data_dir] if data_dir else []), *configured, user_cache_path("dataset-bench")]
-    search = tuple(dict.fromkeys(path.expanduser().absolute() for path in candidates))
-    return Places(search[0], search)
+    search = [_absolute(path) for path in ([data_dir] if data_dir else []) + configured]
+    try:
+        search.append(user_cache_path("dataset-bench").expanduser().absolute())
+    except RuntimeError as error:
+        # A user who is in no list of users, as in a container; whoever names a folder needs no home.
+        if not search:
+            raise PlaceError("This user has no home folder: name one for data with --data-dir.") from error
+    search = list(dict.fromkeys(search))
+    return Places(search[0], tuple(search))
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise PlaceError(f"{path}: there is no such user. Write the path in full.") from error
 
 
 def command_line() -> tuple[str, ...]:
-    """Return the command as it was typed, its own name without the folder."""
-    return ("bench", *sys.argv[1:])
+    r"""Return the command as it was typed, its own name without the folder.
+
+    Bytes that are no text, which a path may hold and no record can, are written as in ``\udcff``.
+    """
+    return ("bench", *(argument.encode(errors="backslashreplace").decode() for argument in sys.argv[1:]))

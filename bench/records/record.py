@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Origin, Split
@@ -39,6 +39,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
 
+def _writable(text: Any) -> Any:
+    # A path in a message may hold bytes that are no text, which JSON cannot.
+    return text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text
+
+
+_Message = Annotated[str, BeforeValidator(_writable)]
+
+
 class ErrorInfo(_Part):
     """Why a run is not ``ok``: in which phase, and what happened.
 
@@ -47,8 +55,8 @@ class ErrorInfo(_Part):
 
     phase: Phase
     type: str
-    message: str
-    last_lines: list[str] = []
+    message: _Message
+    last_lines: list[_Message] = []
 
 
 class WarningInfo(_Part):
