@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -18,6 +19,7 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; every error that a user can cause ends in one line and exit code 1."""
+    _open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
@@ -57,10 +59,21 @@ def main() -> None:
 def _fail(message: str, code: int, trace: str | None) -> NoReturn:
     # From here on there is nothing left to interrupt.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if trace:
-        print(trace, file=sys.stderr)  # noqa: T201  # asked for
-    print(f"bench: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # the last word
+    # The terminal may be gone: the exit code tells as well.
+    with suppress(OSError):
+        if trace:
+            print(trace, file=sys.stderr)  # noqa: T201  # asked for
+        print(f"bench: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # the last word
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Let those standard streams lead nowhere that whoever started this has closed."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free, which a store's file would get otherwise, and what libraries print.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 if __name__ == "__main__":

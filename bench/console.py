@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bench.records.learned import EvaluationInfo
@@ -27,9 +29,24 @@ PIPE_WIDTH = 1000
 DOCUMENT_WIDTH = 110
 
 
+@contextmanager
+def _heard_or_not() -> Iterator[None]:
+    """Go on where what is said on stderr reaches nobody any more: a terminal that was closed, a pipe that has ended.
+
+    What is being measured is worth its record all the same.
+    """
+    try:
+        yield
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+
+
 def say(text: str) -> None:
     """Print a line on stderr."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  # the command line's voice
+    with _heard_or_not():
+        print(text, file=sys.stderr, flush=True)  # noqa: T201  # the command line's voice
 
 
 def out(text: str) -> None:
@@ -182,6 +199,7 @@ class TerminalProgress:
         self._bars: RichBars | None = None
         self._task: TaskID | None = None
 
+    @_heard_or_not()
     def note(self, text: str) -> None:
         """Print a message in bold, above the bar."""
         from rich.console import Console
@@ -190,6 +208,7 @@ class TerminalProgress:
         console = self._bars.console if self._bars is not None else Console(stderr=True)
         console.print(Text(text, style="bold yellow"))
 
+    @_heard_or_not()
     def start(self, label: str, total: int | None, unit: str) -> None:
         """Show a new bar."""
         from rich.console import Console
@@ -217,22 +236,26 @@ class TerminalProgress:
         self._task = self._bars.add_task(label, total=total)
         self._bars.start()
 
+    @_heard_or_not()
     def advance(self, count: int) -> None:
         """Move the bar."""
         if self._bars is not None and self._task is not None:
             self._bars.advance(self._task, count)
 
+    @_heard_or_not()
     def finish(self) -> None:
         """Remove the bar."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = self._task = None
 
+    @_heard_or_not()
     def epoch(self, info: EpochInfo) -> None:
         """Print a finished epoch above the bar."""
         if self._bars is not None:
             self._bars.console.print(epoch_line(info), markup=False, highlight=False)
 
+    @_heard_or_not()
     def evaluated(self, info: EvaluationInfo) -> None:
         """Print an evaluation above the bar."""
         if self._bars is not None:
