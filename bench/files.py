@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ def require_place(path: Path, flag: str = "-o", suffixes: Sequence[str] = ()) ->
             f"{flag} {path} is there already, and is not replaced as its name does not end in {' or '.join(suffixes)}. "
             "Choose another name, or remove it."
         )
-    folder = path.absolute().parent
+    folder = _target(path).parent
     if not folder.is_dir():
         raise OutputError(f"{flag} {path}: there is no folder {path.parent}. Make it, or choose another.")
     try:
@@ -46,17 +47,39 @@ def require_place(path: Path, flag: str = "-o", suffixes: Sequence[str] = ()) ->
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to, which takes its name at the end. Raises OutputError.
 
-    After an error what was there is still there, and nothing else.
+    After an error what was there is still there, and nothing else. A link stays one: the file is where it leads to.
     """
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    own = _target(path)
+    part = own.with_name(f".{own.name}.part-{os.getpid()}")
     try:
         yield part
-        part.replace(path)
+        part.replace(own)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}. Choose another place.") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, name: str = "*") -> None:
+    """Remove what processes that were killed while they wrote a file of this name, any if none is given, have left."""
+    import psutil
+
+    for part in folder.glob(f".{name}.part-*"):
+        number = part.name.rpartition("-")[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            with suppress(OSError):
+                part.unlink()
+
+
+def remove_parts_of(path: Path) -> None:
+    """Remove what processes that were killed while they wrote this file have left."""
+    own = _target(path)
+    remove_parts(own.parent, glob.escape(own.name))
+
+
+def _target(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -78,7 +78,7 @@ def matrix(
     results: Results = Path("results"),
 ) -> None:
     """Run all combinations of several flags, or of a suite file, in random order; goes on where it stopped."""
-    from bench import console
+    from bench import console, files
     from bench.campaigns import matrix_runner
     from bench.campaigns.matrix import Matrix, Progressed, cells_of
     from bench.campaigns.series import Series
@@ -124,7 +124,7 @@ def matrix(
         spec.require_apart(**{"--data-dir": where.data_dir, "--results": results})
     records.require_writable(results)
     with matrix_runner.alone(results, name):
-        records.remove_leftovers(results)
+        files.remove_parts(results)
         # Only now, as another process may have written some until it ended.
         done = matrix_runner.of_campaign([record for _, record in records.read_all(results)[0]], name)
         progressed = Progressed(done)
@@ -194,15 +194,11 @@ def _close(progressed: Progressed, slots: Sequence[Slot], name: str, results: Pa
 
 
 def _write_example(path: Path | None, text: str) -> None:
-    from bench import console
+    from bench import console, files
 
     if path is None:
         raise MatrixFlagsError("--init needs the name of the file to write: bench matrix suite.toml --init")
-    try:
-        with path.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        raise MatrixFlagsError(f"{path} is there already. Choose another name.") from None
-    except OSError as error:
-        raise MatrixFlagsError(f"{path}: {error.strerror}. Choose another place.") from error
+    if path.exists():
+        raise MatrixFlagsError(f"{path} is there already. Choose another name.")
+    files.write_text(path, text)
     console.say(f"Written: {path}. `bench matrix {path} --dry-run` shows what it would run.")

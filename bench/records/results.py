@@ -9,8 +9,6 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from bench.contracts.errors import BenchError
 from bench.records.record import RecordError, RunRecord, read_record
 
@@ -26,6 +24,8 @@ def require_writable(folder: Path) -> None:
     existing = folder.absolute()
     try:
         while not existing.exists():
+            if existing.is_symlink():
+                raise ResultsError(f"Cannot write records to {folder}: {existing} is a link to nowhere. Mend it.")
             existing = existing.parent
     except OSError as error:
         raise ResultsError(f"Cannot write records to {folder}: {error.strerror}. Choose another --results.") from error
@@ -92,15 +92,6 @@ def _named(part: Path, path: Path) -> bool:
             return False
         part.replace(path)
     return True
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote a record have left."""
-    for path in folder.glob(".*.part-*"):
-        number = path.name.rpartition("-")[2]
-        if number.isdecimal() and not psutil.pid_exists(int(number)):
-            with suppress(OSError):
-                path.unlink()
 
 
 def read_all(folder: Path) -> tuple[list[tuple[Path, RunRecord]], list[RecordError]]:

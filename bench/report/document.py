@@ -27,11 +27,10 @@ def update(path: Path, name: str, content: str, identity: str = "") -> None:
         text = between_markers(before, name, content)
     if text is None:
         raise DocumentError(f"{path} has no <!-- {name} --> … <!-- /{name} -->. Add the two lines where it belongs.")
-    # A link stays one, and the file keeps its permissions.
-    own = path.resolve()
-    with replacing(own) as part:
+    with replacing(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-        shutil.copymode(own, part)
+        # The file keeps its permissions.
+        shutil.copymode(path, part)
 
 
 def read(path: Path) -> str:

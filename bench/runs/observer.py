@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from bench.child import LAST_LINES, Child, ChildDiedError, Failure, Link
 from bench.contracts.backend import BackendError
 from bench.contracts.source import Progress
+from bench.files import remove_parts_of
 from bench.measure.cgroup import MemoryLimit
 from bench.measure.memory import Pss, oom_kills
 from bench.measure.page_cache import PageCache
@@ -56,6 +57,9 @@ def observe(job: Job, label: str, found: Findings, progress: RunProgress, timeou
     samples_done = multiprocessing.get_context("spawn").RawValue("q", 0)
     try:
         with ExitStack() as stack:
+            if job.checkpoint is not None:
+                # It may be ended while it writes.
+                stack.callback(remove_parts_of, job.checkpoint)
             # Entered first, so left last: a control group can be removed only when it is empty.
             limit = (
                 stack.enter_context(MemoryLimit(job.spec.memory_limit_bytes)) if job.spec.memory_limit_bytes else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,6 @@ from bench.contracts.errors import BenchError
 from bench.files import replacing
 from bench.records.comparability import unlike
 from bench.specs.spec import RunSpec
-from bench.stores.store import sync_file
 
 if TYPE_CHECKING:
     import torch
@@ -209,9 +209,14 @@ def fold_of(path: Path) -> str | None:
 def _write(path: Path, content: dict[str, Any]) -> None:
     import torch
 
-    with replacing(path) as part:
-        torch.save(content, part)
-        sync_file(part)
+    with replacing(path) as part, part.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # Torch says nothing of a disk that is full: of that it only hears that less was written.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _load(path: Path) -> dict[str, Any]:

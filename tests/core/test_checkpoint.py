@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,12 @@ from lessons_here import Cut, batch_losses, job_of
 from running import RUN, start, wait_until
 
 from bench.console import make_progress
+from bench.files import OutputError
 from bench.measure import environment
 from bench.measure.page_cache import Brought, PageCache
 from bench.records.record import RunRecord
 from bench.runs.findings import Findings
-from bench.runs.observer import _Observer
+from bench.runs.observer import _Observer, observe
 from bench.specs.spec import RunSpec, make_spec
 from bench.training.checkpoint import Checkpoint, CheckpointError, NothingLeftError, finish
 
@@ -225,6 +228,35 @@ def test_it_goes_on_with_the_samples_alone_that_it_was_validated_on(tmp_path: Pa
     assert Checkpoint.at(path, job.spec, job.digest, evaluated=job.evaluated_digests).next_epoch == 1
     with pytest.raises(CheckpointError, match=r"of another data set: the samples of --val have changed since\. Name"):
         Checkpoint.at(path, job.spec, job.digest, evaluated={"val": "another digest"})
+
+
+def test_a_full_disk_is_told_and_leaves_the_checkpoint_before(
+    tmp_path: Path, arrays: Path, trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.pt"
+    job = job_of(tmp_path, dataset=f"npy:{arrays}", epochs=2, checkpoint=path)
+    with pytest.raises(Cut):
+        trial(job, stop_before(1))
+    before = path.read_bytes()
+    opened = Path.open
+    full = Path("/dev/full")
+    monkeypatch.setattr(
+        Path, "open", lambda own, *how, **named: opened(full if ".part-" in own.name else own, *how, **named)
+    )
+    with pytest.raises(OutputError, match=r"Cannot write .*c\.pt: No space left on device"):
+        finish(path, "record.json")
+    assert path.read_bytes() == before
+
+
+def test_what_a_process_was_writing_when_it_was_ended_is_removed(tmp_path: Path, arrays: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f".c.pt.part-{gone.pid}"
+    left.touch()
+    job = job_of(tmp_path, dataset=f"npy:{arrays}", epochs=1, checkpoint=tmp_path / "c.pt")
+    observe(job, "training", Findings(), make_progress(), 60)
+    assert not left.exists()
+    assert (tmp_path / "c.pt").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"text"], ids=str)

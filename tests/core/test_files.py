@@ -1,10 +1,13 @@
 """Files that are written whole or not at all."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench.files import OutputError, require_place, write_text
+from bench.files import OutputError, remove_parts, remove_parts_of, require_place, write_text
 
 
 def test_a_file_replaces_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -27,6 +30,38 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path, mon
         write_text(path, "after")
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_one_and_the_file_is_where_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    link = tmp_path / "latest.pt"
+    link.symlink_to("big/own.pt")
+    require_place(link)
+    for text in ("new", "replaced"):
+        write_text(link, text)
+        assert link.is_symlink()
+        assert (tmp_path / "big" / "own.pt").read_text() == text
+    link.unlink()
+    link.symlink_to("nowhere/own.pt")
+    with pytest.raises(OutputError, match="there is no folder"):
+        require_place(link)
+
+
+def test_what_the_dead_were_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (
+        f".x[1].pt.part-{gone.pid}",
+        f".y.part-{gone.pid}",
+        ".x[1].pt.part-old",
+        f".x[1].pt.part-{os.getpid()}",
+    ):
+        (tmp_path / name).touch()
+    remove_parts_of(tmp_path / "x[1].pt")
+    assert not (tmp_path / f".x[1].pt.part-{gone.pid}").exists()
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_parts(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_place_that_cannot_take_a_file_is_told_before_any_work(tmp_path: Path) -> None:

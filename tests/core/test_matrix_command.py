@@ -269,6 +269,17 @@ def test_the_example_can_be_written_and_used(laboratory: Laboratory) -> None:
     assert laboratory.done[0].campaign.id.startswith("formats-")
 
 
+def test_an_example_that_cannot_be_written_leaves_nothing(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert "No space left on device" in str(matrix("suite.toml", "--init").exception)
+    assert not list(Path().glob("*.toml"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -154,6 +154,13 @@ def test_an_unwritable_folder_is_noticed_before_work_begins(tmp_path: Path) -> N
     assert not (tmp_path / "new").exists(), "asking leaves nothing behind"
 
 
+def test_a_link_to_nowhere_is_noticed_before_work_begins(tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to("unmounted")
+    for folder in (tmp_path / "results", tmp_path / "results" / "new"):
+        with pytest.raises(results.ResultsError, match="results is a link to nowhere"):
+            results.require_writable(folder)
+
+
 def test_a_bad_file_does_not_hide_good_records(tmp_path: Path, record: RunRecord) -> None:
     results.write(record, tmp_path)
     (tmp_path / "zz.json").write_text("nonsense")
