@@ -10,15 +10,15 @@ import time
 import zipfile
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pooch
 import requests
-from filelock import FileLock
 
+from bench.contracts.locks import held
 from bench.contracts.source import Progress, SourceError, SourceUnavailableError
 
 from .archive import sha256_of
@@ -139,8 +139,11 @@ def _notes(licence: str | None) -> Iterator[str]:
 def _fetch_first(remotes: Sequence[Remote], folder: Path, progress: Progress, notes: Iterator[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Two processes that resume the same part would ruin it.
-        with FileLock(folder / f".{remotes[0].name}.lock"):
+        with ExitStack() as stack:
+            for remote in remotes:
+                # Two processes that resume the same part would ruin it.
+                lock = folder / f".{remote.name}.lock"
+                stack.enter_context(held(lock, f"downloading {remote.name}", progress))
             for remote in remotes:
                 path = folder / remote.name
                 if path.is_file() and is_published(remote, path):
@@ -155,34 +158,23 @@ def _download(remotes: Sequence[Remote], folder: Path, progress: Progress, notes
     for note in notes:
         progress.note(note)
     attempts = deque([(remote, url) for remote in remotes for url in remote.mirrors if url in reachable] * _ROUNDS)
-    # Otherwise pooch tells on its own where it downloads from.
-    pooch.get_logger().setLevel("WARNING")
     mismatch: SourceError | None = None
     failure = ""
     while attempts:
         remote, url = attempts.popleft()
-        transfer = _Transfer(remote, folder / f"{remote.name}.part", progress)
-        if remote.sha256 is None:
-            # Pooch would keep a file of the right md5, and any file where it knows of no digest.
-            (folder / remote.name).unlink(missing_ok=True)
-            _note_of(folder / remote.name).unlink(missing_ok=True)
-        known = None if remote.commit is not None else f"{remote.digest_name}:{remote.digest}"
+        transfer = _Transfer(remote, folder / remote.name, progress)
         try:
-            path = Path(pooch.retrieve(url, known, remote.name, folder, downloader=transfer))
+            return transfer.fetch(url)
         except requests.RequestException as error:
             failure = f"{_host(url)}: {type(error).__name__}"
-        except ValueError:  # a wrong digest; the file is gone by now
+        except _WrongFileError as error:
             mismatch = SourceError(
                 f"{remote.name} from {_host(url)} is not the published file: expected {remote.digest_name} "
-                f"{remote.digest}, found {transfer.found}. It was removed; run again, or get the file by hand."
+                f"{remote.digest}, found {error}. It was removed; run again, or get the file by hand."
             )
             # A resumed file may have begun wrong; one fetched in one go only comes out the same.
             if not transfer.resumed:
                 attempts = deque(attempt for attempt in attempts if attempt != (remote, url))
-        else:
-            if remote.sha256 is None:
-                _note_of(path).write_text(f"{sha256_of(path)}  {path.name}\n")
-            return path
     if mismatch is not None:
         raise mismatch
     raise SourceUnavailableError(
@@ -190,27 +182,39 @@ def _download(remotes: Sequence[Remote], folder: Path, progress: Progress, notes
     )
 
 
-class _Transfer:
-    """A downloader for pooch that keeps an unfinished file and takes it up again."""
+class _WrongFileError(Exception):
+    """What came is not the published file; the text is its digest."""
 
-    def __init__(self, remote: Remote, part: Path, progress: Progress) -> None:
+
+class _Transfer:
+    """Brings a file to ``path``; one that is unfinished lies beside it, and is taken up again."""
+
+    def __init__(self, remote: Remote, path: Path, progress: Progress) -> None:
         self._remote = remote
-        self._part = part
+        self._path = path
+        self._part = path.with_name(f"{path.name}.part")
         self._progress = progress
         self.resumed = False
-        self.found = ""
 
-    def __call__(self, url: str, output_file: str, _: object) -> None:
+    def fetch(self, url: str) -> Path:
+        """Return the path of the published file. Raises RequestException, _WrongFileError and OSError."""
         # What GitHub makes of a commit today need not go on where yesterday's broke off.
         resumable = self._remote.commit is None and self._part.exists()
         have = self._part.stat().st_size if resumable else 0
         if not self._receive(url, have):
             self._part.unlink()
             self._receive(url, 0)
-        self.found = _digest_of(self._remote, self._part)
-        self._part.replace(output_file)
-        if self.found != self._remote.digest:
-            raise ValueError(f"{self._remote.digest_name} {self.found}")
+        found = _digest_of(self._remote, self._part)
+        if found != self._remote.digest:
+            self._part.unlink()
+            raise _WrongFileError(found)
+        note = _note_of(self._path)
+        # That of another file.
+        note.unlink(missing_ok=True)
+        self._part.replace(self._path)
+        if self._remote.sha256 is None:
+            note.write_text(f"{sha256_of(self._path)}  {self._path.name}\n")
+        return self._path
 
     def _receive(self, url: str, have: int) -> bool:
         """Complete the part, or return False where what it has is of no use here."""

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from filelock import FileLock
-
+from bench.contracts.locks import held
 from bench.contracts.source import Archived, DataSource, Origin, Progress, RawData, SourceError, SourceUnavailableError
 
 from .download import Remote, deviation, fetch_all
@@ -100,7 +99,7 @@ class Packed(Archived):
         try:
             target = cache / "raw" / f"{self._source.name}-{self._key()}"
             target.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(target.with_name(f".{target.name}.lock")):
+            with held(target.with_name(f".{target.name}.lock"), f"unpacking {self._source.name}", progress):
                 # The lock is ours: whoever left these is dead.
                 for leftover in target.parent.glob(f"{target.name}.part-*"):
                     shutil.rmtree(leftover)

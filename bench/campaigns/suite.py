@@ -103,7 +103,7 @@ def backend_label(spec: RunSpec, options: Sequence[str]) -> str:
 def read_suite(path: Path) -> Suite:
     """Read a suite file. Raises SuiteError, with the line and the key."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
     except OSError as error:
         raise SuiteError(f"{path}: {error.strerror}. `bench matrix --init {path}` writes an example.") from error

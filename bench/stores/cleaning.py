@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,16 +70,20 @@ def _downloads(dataset: str) -> tuple[str, ...]:
 
 
 def remove(item: Doomed) -> int:
-    """Remove an item and return the bytes freed: none if a build is using it right now."""
-    if item.path.is_file():
-        item.path.unlink()
-        return item.disk_bytes
-    lock = FileLock(store.lock_path(item.path))
+    """Remove an item and return the bytes freed: none if it is being built or downloaded right now, or is gone by now.
+
+    Raises StoreError where the disk refuses.
+    """
+    whole = item.path.with_name(item.path.name.removesuffix(".part").removesuffix(".sha256"))
+    lock = store.lock_path(whole)
     try:
-        with lock.acquire(timeout=0):
+        # What has no lock was put there by hand.
+        with FileLock(lock).acquire(timeout=0) if item.path.is_dir() or lock.exists() else nullcontext():
             store.remove_tree(item.path)
-    except Timeout:
+    except (Timeout, FileNotFoundError):
         return 0
+    except OSError as error:
+        raise store.StoreError(f"{item.path} cannot be removed: {error.strerror}. Check its folder.") from error
     return item.disk_bytes
 
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.contracts.errors import BenchError
+from bench.contracts.locks import held
 from bench.contracts.source import Origin, Progress, Split
 from bench.stores.content import Content, Decoding
 from bench.stores.digest import Hashes, split_digest
@@ -172,16 +172,8 @@ def sources_folder(data_dir: Path) -> Path:
 @contextmanager
 def locked(path: Path, work: str, progress: Progress) -> Iterator[None]:
     """Keep other processes from building or removing ``path``; says so when it has to wait for one."""
-    lock = FileLock(lock_path(path))
-    try:
-        lock.acquire(timeout=0.2)
-    except Timeout:
-        progress.note(f"Waiting: another process is {work}.")
-        lock.acquire()
-    try:
+    with held(lock_path(path), work, progress):
         yield
-    finally:
-        lock.release()
 
 
 def store_path(data_dir: Path, dataset: str, backend: str, key: str) -> Path:
@@ -257,7 +249,7 @@ def damaged(path: Path, what: str) -> str:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write or replace a manifest atomically."""
     part = path / ".manifest.part"
-    with part.open("w") as file:
+    with part.open("w", encoding="utf-8") as file:
         file.write(manifest.model_dump_json(indent=1))
         file.flush()
         os.fsync(file.fileno())

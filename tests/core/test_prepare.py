@@ -1,10 +1,12 @@
 """Stores: built once, atomically, verified, and never believed when damaged."""
 
+import errno
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import toy_plugins
 import xxhash
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from bench import registry
@@ -24,6 +27,7 @@ from bench.contracts.source import SampleBlock, SilentProgress, SourceError
 from bench.specs.spec import StoreSpec, make_spec
 from bench.stores import digest, store
 from bench.stores import prepare as preparing
+from bench.stores.cleaning import Doomed, remove
 from bench.stores.prepare import prepare, verify
 from bench.stores.store import StoreError
 
@@ -421,3 +425,44 @@ def test_removing_never_shows_half_a_store(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "rmtree", lambda path: None)
     store.remove_tree(built.path)
     assert complete_stores(tmp_path) == []
+
+
+def test_what_cannot_be_removed_is_told_and_what_is_gone_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(tmp_path)
+    item = Doomed(built.path, disk_bytes=1)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refuse)
+        with pytest.raises(StoreError, match="cannot be removed: Read-only file system"):
+            remove(item)
+    assert remove(item) == 1
+    assert remove(item) == 0
+
+
+@pytest.mark.parametrize("suffix", ["", ".part", ".sha256"])
+def test_what_is_being_downloaded_is_not_removed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "downloads" / f"cifar-10-python.tar.gz{suffix}"
+    path.parent.mkdir()
+    path.write_text("half")
+    with FileLock(path.with_name(".cifar-10-python.tar.gz.lock")):
+        assert remove(Doomed(path, disk_bytes=4)) == 0
+    assert path.exists()
+    assert remove(Doomed(path, disk_bytes=4)) == 4
+    assert not path.exists()
+
+
+def test_names_of_classes_are_kept_in_any_locale(tmp_path: Path) -> None:
+    built = build(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from bench.stores import store; path = Path(sys.argv[1]); "
+        "known = store.load_store(path).manifest.model_copy(update={'classes': ('B\\xe4r',)}); "
+        "store.write_manifest(path, known)"
+    )
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code, built.path], env=ascii_only, check=True)
+    assert store.load_store(built.path).manifest.classes == ("B\xe4r",)

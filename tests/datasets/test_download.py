@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pooch
 import pytest
 import requests
+from filelock import FileLock
 
 from bench.contracts.source import SilentProgress, SourceError, SourceUnavailableError
 from bench.datasets import download
@@ -148,14 +148,40 @@ def test_downloads_once(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
     assert mirror.asked == ["HEAD", "GET"], "a complete file needs no network"
 
 
-def test_only_the_progress_says_something(
+def test_what_is_killed_at_any_point_leaves_all_that_has_come(
     tmp_path: Path, serve: Callable[..., Mirror], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = pooch.get_logger()
-    log.setLevel("INFO")
-    monkeypatch.setattr(log.handlers[0], "stream", io.StringIO())
-    get(tmp_path, serve())
-    assert log.handlers[0].stream.getvalue() == ""
+    """Even while its digest is taken, which of a large file takes long."""
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(*_: object) -> str:
+        raise KilledError
+
+    mirror = serve()
+    with monkeypatch.context() as patched:
+        patched.setattr(download, "_digest_of", kill)
+        with pytest.raises(KilledError):
+            get(tmp_path, mirror)
+    assert left(tmp_path) == {f"{NAME}.part"}
+    assert get(tmp_path, mirror).read_bytes() == DATA
+    assert mirror.asked[2:] == ["HEAD", f"GET bytes={len(DATA)}-"]
+    assert left(tmp_path) == {NAME}
+
+
+def test_it_says_that_another_process_is_downloading(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    progress, begun = Recorder(), threading.Event()
+
+    def download_for_a_while() -> None:
+        with FileLock(tmp_path / f".{NAME}.lock"):
+            begun.set()
+            time.sleep(0.6)
+
+    threading.Thread(target=download_for_a_while).start()
+    begun.wait()
+    assert get(tmp_path, serve(), progress=progress).read_bytes() == DATA
+    assert progress.notes == [f"Waiting: another process is downloading {NAME}."]
 
 
 def test_replaces_a_file_with_another_digest(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
