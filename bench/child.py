@@ -84,8 +84,9 @@ class Child:
     def __init__(self, target: Callable[..., None], *args: Any, keep_stderr: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         _require_startable()
-        self._pipe, pipe = context.Pipe()
-        self._stderr = tempfile.TemporaryFile() if keep_stderr else None  # noqa: SIM115  # closed by __exit__
+        with _start_errors():
+            self._pipe, pipe = context.Pipe()
+            self._stderr = tempfile.TemporaryFile() if keep_stderr else None  # noqa: SIM115  # closed by __exit__
         stderr = self._stderr and _path_of(self._stderr)
         self._process = context.Process(target=_begin, args=(target, pipe, stderr, args), name="bench-child")
         self._ended = False
@@ -168,6 +169,17 @@ def _require_startable() -> None:
             f"bench cannot start its processes: this user may not run {python}. "
             "Install bench where this user may read and run it."
         )
+
+
+@contextmanager
+def _start_errors() -> Iterator[None]:
+    """Turn what the system refuses to a process of ours into one line for the user. Raises StartError."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(
+            f"bench cannot start its processes: {error.strerror or error}. Check $TMPDIR, and what `ulimit -a` allows."
+        ) from error
 
 
 def _path_of(file: IO[bytes]) -> str:
@@ -274,9 +286,9 @@ def sigint_held() -> Iterator[None]:
 
 
 def start_held(process: BaseProcess) -> None:
-    """Start a process that is to ignore SIGINT; none is left where one comes meanwhile."""
+    """Start a process that is to ignore SIGINT; none is left where one comes meanwhile. Raises StartError."""
     try:
-        with sigint_held():
+        with _start_errors(), sigint_held():
             process.start()
     except KeyboardInterrupt:
         # It can come before anything is held, and before there is a process.

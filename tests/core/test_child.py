@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bench import child
-from bench.child import Child, ChildDiedError, failure_of, sigint_held, start_held
+from bench.child import Child, ChildDiedError, StartError, failure_of, sigint_held, start_held
 from bench.contracts.backend import BackendError
 from bench.contracts.errors import BenchError
 from bench.contracts.source import SilentProgress, SourceError
@@ -328,6 +328,21 @@ def test_ctrl_c_before_a_process_has_started_is_passed_on(monkeypatch: pytest.Mo
     monkeypatch.setattr(child, "sigint_held", interrupted)
     with pytest.raises(KeyboardInterrupt):
         start_held(multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1,)))
+
+
+@pytest.mark.parametrize("keep_stderr", [True, False], ids=["no folder", "no process"])
+def test_what_the_system_refuses_to_a_process_is_one_line(monkeypatch: pytest.MonkeyPatch, keep_stderr: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    def limited(*_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(child.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", limited)
+    reason = r"No usable temporary directory found in \['/tmp'\]" if keep_stderr else "Resource temporarily unavailable"
+    with pytest.raises(StartError, match=rf"^bench cannot start its processes: {reason}\. Check \$TMPDIR"):
+        Child(speak, keep_stderr=keep_stderr)
 
 
 def test_an_error_without_a_text_is_told_by_its_type() -> None:
