@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from bench.specs.spec import RunSpec
 
 
 def new_identity(name: str) -> str:
-    """Return an id for a campaign: when it began, and about what it is."""
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{name}"
+    """Return an id for a campaign: when it began, about what it is, and what tells it from others of that second."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{name}-{secrets.token_hex(2)}"
 
 
 @dataclass(frozen=True, slots=True)

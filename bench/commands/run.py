@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -174,6 +173,7 @@ def _folds(
     repeats: int,
 ) -> list[_Turn]:
     from bench.campaigns import folds
+    from bench.campaigns.series import new_identity
     from bench.specs.spec import RunSpec, make_spec
     from bench.training.checkpoint import fold_of
 
@@ -186,7 +186,7 @@ def _folds(
         specs[fold] = make_spec(RunSpec, option, dataset_options=options, **{**fields, "test": "test"})
     # What goes on from checkpoints goes on under its name, so that its folds stay together.
     earlier = (fold_of(path) for path in checkpoints.values() if path is not None and path.is_file())
-    name = next(filter(None, earlier), f"{datetime.now(UTC):%Y%m%d-%H%M%S}-folds")
+    name = next(filter(None, earlier), new_identity("folds"))
     return [
         _Turn(
             f"Fold {fold} of {len(chosen)}:",

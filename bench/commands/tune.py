@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -60,6 +59,7 @@ def tune(
     from bench import console, registry
     from bench.campaigns.laboratory import RunLaboratory
     from bench.campaigns.search_space import Space
+    from bench.campaigns.series import new_identity
     from bench.measure.environment import usable_cores
     from bench.records import results as records
     from bench.report import render, tuned
@@ -93,7 +93,7 @@ def tune(
         # The ceiling is the same for all, so it is measured beside the defaults alone.
         return spec, dataclasses.replace(attempt, ceiling=attempt.ceiling and configuration == baseline)
 
-    identity = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{given.dataset_label}-{backend}"
+    identity = new_identity(f"{given.dataset_label}-{backend}")
     told: set[str] = set()
     progress = partial(console.QuietProgress, told)
     laboratory = RunLaboratory(cell, where, results, identity, progress, keep_stores=keep_stores)

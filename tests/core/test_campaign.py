@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.campaigns.series import new_identity
 from bench.comparisons.campaign import CampaignError, Slot, plan
 
 CELLS = st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=6, unique=True)
@@ -72,3 +73,7 @@ def test_senseless_plans_are_refused_in_one_line(cells: list[str], blocks: int, 
     with pytest.raises(CampaignError, match=message) as caught:
         plan(cells, blocks, seed)
     assert "\n" not in str(caught.value)
+
+
+def test_campaigns_that_begin_in_the_same_second_are_told_apart() -> None:
+    assert len({new_identity("cifar10") for _ in range(8)}) > 1
