@@ -157,9 +157,21 @@ class Child:
         code = self._process.exitcode
         if code is None or code >= 0:
             return ChildDiedError(f"exit code {code}")
-        killed = code == -signal.SIGKILL
-        memory = ", which is what the kernel does when memory runs out" if killed else ""
-        return ChildDiedError(f"signal {signal.Signals(-code).name}{memory}", killed=killed)
+        return ChildDiedError(signal_text(-code), killed=code == -signal.SIGKILL)
+
+
+_KERNELS = {
+    signal.SIGKILL: "when memory runs out",
+    signal.SIGBUS: "when a mapped file has been cut short, or cannot be read",
+}
+"""When the kernel sends a signal by itself that tells nothing of that."""
+
+
+def signal_text(number: int) -> str:
+    """Return a signal by its name, with what it means where the kernel sends it."""
+    found = signal.Signals(number)
+    why = f", which is what the kernel does {_KERNELS[found]}" if found in _KERNELS else ""
+    return f"signal {found.name}{why}"
 
 
 def _require_startable() -> None:

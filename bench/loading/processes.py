@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bench.child import Failure, failure_of, not_taken_apart
+from bench.child import Failure, failure_of, not_taken_apart, signal_text
 from bench.contracts.errors import BenchError
 from bench.contracts.reader import Reader
 from bench.loading.batches import (
@@ -152,9 +151,7 @@ class _Worker:
         code = self._process.exitcode
         if code is None or code >= 0:
             return f"(process {self._process.pid}) ended with exit code {code}"
-        name = signal.Signals(-code).name
-        memory = ", which is what the kernel does when memory runs out" if code == -signal.SIGKILL else ""
-        return f"(process {self._process.pid}) was killed by signal {name}{memory}"
+        return f"(process {self._process.pid}) was killed by {signal_text(-code)}"
 
     def stop(self) -> None:
         try:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bench import child
-from bench.child import Child, ChildDiedError, StartError, failure_of, sigint_held, start_held
+from bench.child import Child, ChildDiedError, StartError, failure_of, sigint_held, signal_text, start_held
 from bench.contracts.backend import BackendError
 from bench.contracts.errors import BenchError
 from bench.contracts.source import SilentProgress, SourceError
@@ -163,6 +163,13 @@ def test_what_may_not_be_looked_at_does_not_hide_the_error(monkeypatch: pytest.M
     spec = make_spec(StoreSpec, [], backend="memmap", dataset="cifar10", source=f"local:{tmp_path / 'nowhere'}")
     with pytest.raises(SourceError, match="nowhere"):
         isolated.prepare(spec, tmp_path, (), SilentProgress())
+
+
+def test_what_the_kernel_means_by_a_signal_is_told() -> None:
+    assert signal_text(signal.SIGBUS) == (
+        "signal SIGBUS, which is what the kernel does when a mapped file has been cut short, or cannot be read"
+    )
+    assert signal_text(signal.SIGSEGV) == "signal SIGSEGV"
 
 
 def test_a_death_before_the_answer_is_a_death() -> None:
