@@ -22,7 +22,7 @@ import numpy as np
 from bench import registry
 from bench.contracts.backend import Backend
 from bench.contracts.errors import BenchError
-from bench.contracts.source import DataSource, Progress, SampleBlock
+from bench.contracts.source import DataSource, Progress, SampleBlock, SourceError
 from bench.measure import memory
 from bench.specs.spec import DataSpec, StoreSpec, content_hash
 from bench.stores import digest, store
@@ -183,6 +183,8 @@ def _build(
         originals = truth.samples(source) if lossy else None
         result = read_back(backend, root, schema, expected, originals, progress)
         if result.problem is not None:
+            if source.fingerprint() != truth.fingerprint:
+                raise SourceError(f"{spec.dataset} has changed while it was read. Run again once nobody writes to it.")
             raise StoreError(
                 f"{backend.name} does not give {spec.dataset} back as it was written: {result.problem}. "
                 "The store was discarded."

@@ -36,13 +36,14 @@ _SAMPLES, _LABELS = "samples.bin", "labels.bin"
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a source delivers; ``folder`` holds the decoded samples where they are kept."""
+    """What a source with this ``fingerprint`` delivers; ``folder`` holds the decoded samples where they are kept."""
 
     schema: Schema
     hashes: Hashes
     content: Content
     decoding: Decoding
     folder: Path | None
+    fingerprint: str = ""
 
     @property
     def digest(self) -> str:
@@ -73,7 +74,8 @@ class _DamagedError(Exception):
 def truth_of(source: DataSource, spec: DataSpec, data_dir: Path, progress: Progress) -> Truth:
     """Return what the (prepared) source delivers; kept in the cache until raw data or options change."""
     identity = [spec.dataset_name, spec.dataset_options, spec.split, spec.limit]
-    key = content_hash([*identity, source.fingerprint(), TRUTH_VERSION])
+    fingerprint = source.fingerprint()
+    key = content_hash([*identity, fingerprint, TRUTH_VERSION])
     path = sources_folder(data_dir) / f"{spec.dataset_name}-{key}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path, f"reading {spec.dataset}", progress):
@@ -81,7 +83,7 @@ def truth_of(source: DataSource, spec: DataSpec, data_dir: Path, progress: Progr
             shutil.rmtree(leftover)
         kept = _kept(path, source.data.costly)
         if kept is not None:
-            return kept
+            return replace(kept, fingerprint=fingerprint)
         part = path.with_name(f"{path.name}.part-{os.getpid()}")
         part.mkdir()
         try:
@@ -92,7 +94,7 @@ def truth_of(source: DataSource, spec: DataSpec, data_dir: Path, progress: Progr
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        return replace(truth, folder=path if source.data.costly else None)
+        return replace(truth, folder=path if source.data.costly else None, fingerprint=fingerprint)
 
 
 def read(source: DataSource, spec: DataSpec, progress: Progress, folder: Path | None = None) -> Truth:

@@ -211,6 +211,29 @@ def test_a_wrong_byte_is_found_and_named_and_leaves_nothing(tmp_path: Path) -> N
     assert complete_stores(tmp_path) == store.find_leftovers(tmp_path) == []
 
 
+def test_data_that_change_while_they_are_read_are_no_fault_of_the_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    np.save(own / "x.npy", np.zeros((20, 3), np.uint8))
+    np.save(own / "y.npy", np.arange(20) % 2)
+    found_out = preparing.truth_of
+
+    def overtaken(*arguments):
+        truth = found_out(*arguments)
+        np.lib.format.open_memmap(own / "x.npy", mode="r+")[7] = 1
+        return truth
+
+    mine = make_spec(StoreSpec, [], backend="memmap", dataset=f"npy:{own}")
+    with monkeypatch.context() as patched:
+        patched.setattr(preparing, "truth_of", overtaken)
+        with pytest.raises(SourceError, match="has changed while it was read"):
+            prepare(mine, tmp_path / "data", (), SilentProgress())
+    assert complete_stores(tmp_path / "data") == []
+    assert prepare(mine, tmp_path / "data", (), SilentProgress()).built
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No space left"):
         build(tmp_path, "toy-full")
