@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.contracts.errors import BenchError
-from bench.files import replacing
+from bench.files import replacing, require_place
 from bench.measure.calibration import Calibration
 from bench.records.metrics import METRICS
 from bench.records.record import SCHEMA_VERSION, CampaignInfo, EpochInfo, RunRecord, fault, recorded
@@ -98,9 +98,14 @@ def path_of(name: str, results: Path) -> Path:
 
 
 def require_free(path: Path, *, replace: bool) -> None:
-    """Raise BaselineError where a baseline is there already and is not to be replaced."""
+    """Raise BaselineError where one is there and not to be replaced, OutputError where none can be written."""
     if path.exists() and not replace:
         raise BaselineError(f"{path} is there already. Choose another name, or use --replace.")
+    folder = path.absolute().parent
+    while not folder.exists():
+        # It is made, once there is something to keep.
+        folder = folder.parent
+    require_place(folder / path.name, "--save")
 
 
 def save(baseline: Baseline, path: Path) -> None:

@@ -107,6 +107,15 @@ def test_a_slower_backend_exits_3_and_the_summary_names_it(laboratory: Laborator
     assert regress("main", "--summary", "summary.md").exception.exit_code == 3
 
 
+def test_a_baseline_that_could_not_be_written_is_refused_before_any_run(laboratory: Laboratory) -> None:
+    Path("file").touch()
+    for place, reason in (("/proc/1/none/x.json", "cannot write to"), ("file/x.json", "there is no folder")):
+        found = regress("--save", place, *SAVE[2:])
+        assert str(found.exception).startswith("--save ")
+        assert reason in str(found.exception)
+    assert not laboratory.done
+
+
 def test_a_document_is_not_taken_for_a_summary(laboratory: Laboratory) -> None:
     regress(*SAVE, "--blocks", "1")
     laboratory.done.clear()
