@@ -96,5 +96,9 @@ def _disk_bytes(path: Path) -> int:
     if path.is_file():
         found = path.stat()
         return found.st_blocks * store.BLOCK_BYTES or found.st_size
-    state = store.files_state(path)
+    try:
+        state = store.files_state(path)
+    except FileNotFoundError:
+        # Another process is removing it.
+        return 0
     return state.allocated_bytes or state.size_bytes

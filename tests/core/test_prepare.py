@@ -27,7 +27,7 @@ from bench.contracts.source import SampleBlock, SilentProgress, SourceError
 from bench.specs.spec import StoreSpec, make_spec
 from bench.stores import digest, store
 from bench.stores import prepare as preparing
-from bench.stores.cleaning import Doomed, remove
+from bench.stores.cleaning import Doomed, find, remove
 from bench.stores.prepare import prepare, verify
 from bench.stores.store import StoreError
 
@@ -465,6 +465,16 @@ def test_what_cannot_be_removed_is_told_and_what_is_gone_is_nothing(
             remove(item)
     assert remove(item) == 1
     assert remove(item) == 0
+
+
+def test_what_another_process_is_removing_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build(tmp_path)
+
+    def vanished(_: Path) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(store, "files_state", vanished)
+    assert Doomed(built.path, disk_bytes=0) in find(tmp_path, None, None, downloads=False)
 
 
 @pytest.mark.parametrize("suffix", ["", ".part", ".sha256"])
