@@ -219,6 +219,16 @@ def _steal(record: RunRecord) -> str | None:
     return f"The hypervisor took {share:.1%} of the CPU time for others: run again, or on a machine of your own."
 
 
+def _stopped(record: RunRecord) -> str | None:
+    stopped_s = record.environment.get("stopped_s")
+    if not stopped_s:
+        return None
+    return (
+        f"All stood still for {stopped_s:.1f} s, as by Ctrl-Z, by a scheduler or while the machine slept: epochs may "
+        "have taken that much longer. Run again."
+    )
+
+
 def _others(record: RunRecord) -> str | None:
     facts = _disturbance(record)
     busy_s, total_s = facts.get("cpu_busy_s"), facts.get("cpu_total_s")
@@ -245,12 +255,8 @@ def _memory_pressure(record: RunRecord) -> str | None:
 
 
 def _governor(record: RunRecord) -> str | None:
-    governor = record.environment.get("cpu_governor")
-    if (
-        not governor
-        or "powersave" not in str(governor)
-        or record.environment.get("cpu_scaling_driver") == "intel_pstate"
-    ):
+    governor, driver = (record.environment.get(name) for name in ("cpu_governor", "cpu_scaling_driver"))
+    if "powersave" not in str(governor) or driver == "intel_pstate":
         return None
     return f"The CPU's frequency governor is {governor}: choose performance (cpupower frequency-set -g performance)."
 
@@ -332,6 +338,7 @@ _CHECKS: dict[str, Callable[[RunRecord], str | None]] = {
     "faster-than-ceiling": _faster_than_ceiling,
     "cpu-speed": _canary,
     "cpu-steal": _steal,
+    "stood-still": _stopped,
     "other-processes": _others,
     "memory-pressure": _memory_pressure,
     "cpu-governor": _governor,

@@ -16,7 +16,7 @@ from bench.regressions.yardsticks import AS_MEASURED
 from bench.report import render
 from bench.report.tables import Table, data_label, machine_text, work_text
 
-_DISTURBANCES = frozenset({"cpu-speed", "cpu-steal", "other-processes"})
+_DISTURBANCES = frozenset({"cpu-speed", "cpu-steal", "other-processes", "stood-still"})
 
 SUMMARY_BEGINS = "### bench regress"
 """The first words of every summary."""

@@ -44,6 +44,10 @@ START_S = 120.0
 """What importing libraries and starting workers may take at least, however short the timeout is."""
 
 
+STOOD_STILL_S = 1.0
+"""Who looks ten times a second, and has not for so long, was stopped: by Ctrl-Z, a scheduler, a machine asleep."""
+
+
 class HungError(Exception):
     """The measured process has shown no sign of life for too long; the text is for how many seconds."""
 
@@ -149,22 +153,28 @@ class _Observer:
 
     def signs_of_life(self, child: Child, samples_done: Any, timeout_s: float) -> Iterator[tuple[str, Any]]:
         """Yield what the child tells; raises HungError when it neither tells nor delivers anything for too long."""
-        seen, alive_at = 0, time.monotonic()
+        seen, silent_s, at = 0, 0.0, time.monotonic()
         for message in child.messages():
+            waited_s = time.monotonic() - at
+            if waited_s > STOOD_STILL_S and self._found.phase in {"train", "ideal"}:
+                self._found.environment["stopped_s"] = self._found.environment.get("stopped_s", 0.0) + waited_s
             done = self._done = samples_done.value
             if self._shown is not None:
                 self._progress.advance(done - self._shown)
                 self._shown = done
             if message is None and done == seen:
+                # Who was stopped, the child with us, has not been silent for so long.
+                silent_s += min(waited_s, STOOD_STILL_S)
                 starting = self._found.phase in {"start", "open"}
                 limit_s = max(timeout_s, START_S) if starting else timeout_s
-                if time.monotonic() - alive_at > limit_s:
+                if silent_s > limit_s:
                     raise HungError(f"{limit_s:g}")
+                at = time.monotonic()
                 continue
             if message is not None:
                 yield message
             # Taken afterwards: answering may have taken long.
-            seen, alive_at = done, time.monotonic()
+            seen, silent_s, at = done, 0.0, time.monotonic()
 
     def hear(self, topic: str, value: Any) -> Any:
         """Keep a fact, or return the answer to a question."""

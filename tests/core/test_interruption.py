@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from running import OWN, RUN, assert_ended, leftovers, start, wait_until
 
 from bench.records.record import RunRecord
+from bench.runs import observer
+from bench.runs.findings import Findings
 
 
 @pytest.mark.parametrize(
@@ -98,3 +102,40 @@ def test_nothing_outlives_what_was_killed(bench_environment, tmp_path: Path, sta
         assert "signal SIGKILL, which is what the kernel does when memory runs out" in run.communicate(timeout=30)[1]
         assert run.returncode == 1
     assert_ended(family, timeout_s=10)
+
+
+class Clock:
+    """A child that is silent for some times, one after the other."""
+
+    def __init__(self, *silent_s: float) -> None:
+        self._silent_s = silent_s
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def messages(self) -> Iterator[None]:
+        for silent_s in self._silent_s:
+            self.now_s += silent_s
+            yield None
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Findings:
+    monkeypatch.setattr(observer, "time", clock)
+    monkeypatch.setattr(observer, "PageCache", lambda _: SimpleNamespace(probe=None))
+    found = Findings(phase="train")
+    job = SimpleNamespace(spec=None, root=None)
+    watch = observer._Observer(job, "", found, SimpleNamespace(), None)
+    assert list(watch.signs_of_life(clock, SimpleNamespace(value=0), 10.0)) == []
+    return found
+
+
+def test_a_run_that_is_stopped_is_not_taken_for_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = watched(monkeypatch, Clock(*[0.1] * 20, 700.0, *[0.1] * 20))
+    assert found.environment["stopped_s"] == pytest.approx(700)
+
+
+def test_a_run_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(observer.HungError, match="10"):
+        watched(monkeypatch, Clock(*[0.1] * 120))
+    assert "stopped_s" not in watched(monkeypatch, Clock(*[0.1] * 90)).environment
