@@ -359,6 +359,21 @@ def test_what_a_reader_adds_to_a_store_counts_as_part_of_it(tmp_path: Path) -> N
     assert again.manifest.file_count == built.manifest.file_count + 1
 
 
+@pytest.mark.parametrize("changed", [lambda x: x.reshape(20, 48), lambda x: x.view(np.int32)])
+def test_the_same_bytes_as_other_samples_have_a_store_of_their_own(tmp_path: Path, changed) -> None:
+    place = tmp_path / "arrays"
+    place.mkdir()
+    x = np.random.default_rng(0).normal(size=(20, 3, 4, 4)).astype(np.float32)
+    np.save(place / "y.npy", np.arange(20) % 2)
+    built = []
+    for samples in (x, changed(x)):
+        np.save(place / "x.npy", samples)
+        own = make_spec(StoreSpec, (), backend="memmap", dataset=f"npy:{place}")
+        built.append(prepare(own, tmp_path / "data", (), SilentProgress()))
+        assert (built[-1].manifest.shape, built[-1].manifest.dtype) == (samples.shape[1:], samples.dtype.name)
+    assert built[0].path != built[1].path
+
+
 def test_rebuild_replaces_an_intact_store(tmp_path: Path) -> None:
     built = build(tmp_path)
     (built.path / "mark").touch()
