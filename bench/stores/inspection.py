@@ -82,7 +82,7 @@ def _examples(blocks: Iterator[SampleBlock], class_counts: tuple[int, ...]) -> l
     found: dict[int, list[NDArray[Any]]] = {label: [] for label in present}
     missing = sum(wanted.values())
     for x, y in blocks:
-        for label in np.unique(y).tolist():
+        for label in wanted.keys() & set(np.unique(y).tolist()):
             take = np.flatnonzero(y == label)[: wanted[label] - len(found[label])]
             found[label] += [x[i].copy() for i in take]
             missing -= len(take)

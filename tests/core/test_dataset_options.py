@@ -149,6 +149,15 @@ def test_inspect_writes_no_half_picture(bench, raw: Path, tmp_path: Path) -> Non
     assert [path.name for path in target.iterdir()] == ["sheet.png"]
 
 
+def test_more_classes_than_are_drawn_are_counted(bench, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(600, dtype=np.uint8).repeat(12).reshape(600, 3, 2, 2))
+    np.save(tmp_path / "y.npy", np.arange(600) % 300)
+    result = bench("inspect", "npy:.", "--data-dir", "data")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-3].split() == ["299", "2"]
+    assert len(list((tmp_path / "results").glob("inspect-npy*.png"))) == 1
+
+
 def test_a_contact_sheet_shows_pictures_as_they_are(tmp_path: Path) -> None:
     schema = Schema("x", "train", 3, (3, 32, 32), "uint8", ("red", "blue"), "none", "local")
     red, blue = np.zeros((3, 32, 32), np.uint8), np.zeros((3, 32, 32), np.uint8)
