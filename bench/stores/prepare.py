@@ -111,12 +111,12 @@ def _prepared(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress
 def _path(spec: StoreSpec, data_dir: Path, backend: Backend[Any], truth: Truth) -> Path:
     schema = truth.schema
     data = [spec.dataset_name, spec.dataset_options, spec.split, schema.origin, list(schema.classes), truth.digest]
-    # Their hashes are of bytes alone, which samples of another shape or type may have as well.
-    data += [list(schema.shape), schema.dtype]
+    # The digest is of bytes alone, which samples of another shape or type may have as well.
+    kind: list[Any] = [list(schema.shape), schema.dtype]
     versions: list[Any] = [backend.format_version, store.FORMAT_VERSION]
     # What another version of an outsider's package wrote is not what this one writes.
     versions += sorted(registry.packages(backend.name).items())
-    key = content_hash([*data, backend.name, _written_options(spec, backend), *versions])
+    key = content_hash([*data, *kind, backend.name, _written_options(spec, backend), *versions])
     return store.store_path(data_dir, spec.dataset_name, backend.name, key)
 
 
