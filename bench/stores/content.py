@@ -84,7 +84,9 @@ class ContentTally:
         # whatever the offset of the values.
         self._moments = True
         mean = float(values.mean(dtype=np.float64))
-        squares = float(np.square(values.astype(np.float64) - mean).sum())
+        with np.errstate(over="ignore"):
+            # Of what is larger than 1e154 the deviation is infinite.
+            squares = float(np.square(values.astype(np.float64) - mean).sum())
         count = self._count + values.size
         delta = mean - self._mean
         self._squares += squares + delta * delta * self._count * values.size / count

@@ -143,6 +143,13 @@ def test_the_content_is_numpys(dtype: str) -> None:
         assert found.std == pytest.approx(float(np.std(x.astype(np.float64))), rel=1e-12)
 
 
+def test_values_too_large_for_a_deviation_are_no_warning() -> None:
+    tally = ContentTally(1)
+    with np.errstate(all="raise"):
+        tally.add(SampleBlock(np.array([[1e200, -1e200]]), np.zeros(1, np.int64)))
+    assert tally.result().std == float("inf")
+
+
 def test_values_that_are_no_numbers_are_counted_and_left_out() -> None:
     tally = ContentTally(1)
     tally.add(SampleBlock(np.array([[1.0, np.nan], [np.inf, 3.0]], np.float32), np.zeros(2, np.int64)))
