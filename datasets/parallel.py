@@ -162,6 +162,10 @@ class _Worker(Generic[Item, Result]):
 def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
     # Only whoever waits for the results decides what an interruption means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What is wrong with a file comes back as an error; what libraries print about it besides is no line of ours.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     # The cores are taken by the other workers; and a fixed number of threads gives fixed sums.
     threadpool_limits(1)
     while True:

@@ -149,6 +149,15 @@ def test_inspect_writes_no_half_picture(bench, raw: Path, tmp_path: Path) -> Non
     assert [path.name for path in target.iterdir()] == ["sheet.png"]
 
 
+def test_what_a_decoder_prints_about_a_bad_file_is_no_line_more(bench, tmp_path: Path) -> None:
+    for name in ("a/1.mp3", "b/1.mp3"):
+        (tmp_path / "sounds" / name).parent.mkdir(parents=True)
+        (tmp_path / "sounds" / name).write_bytes(b"hello world")
+    result = bench("inspect", "audiofolder:sounds", "--data-dir", "data")
+    assert "1.mp3 cannot be used: it cannot be read as sound" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_more_classes_than_are_drawn_are_counted(bench, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(600, dtype=np.uint8).repeat(12).reshape(600, 3, 2, 2))
     np.save(tmp_path / "y.npy", np.arange(600) % 300)
