@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,6 +38,7 @@ _HEADER_BYTES = 64
 _UNKNOWN_LENGTHS = {0xFFFFFFFF, 0x7FFFF000}  # what ffmpeg and SoX put when they write to a pipe
 _UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of such a FLAC, and then cannot read to its end
 _MP3_FRAME = 1152
+_NO_FILE = 7  # libsndfile's number for no file, or no regular one
 # Both from libsndfile's log of its parsing, the only place where it tells them.
 _NO_OGG_END = "lacks an end-of-stream bit"
 _CLAIM = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -77,7 +79,11 @@ def read_sound(path: str, sample_rate: int, length: int | None = None) -> Wavefo
             # Without a table of contents the length of an MP3 is an estimate.
             missing = wanted - len(y) - (_MP3_FRAME if file.format == "MP3" else 0)
     except soundfile.LibsndfileError as error:
-        raise SourceError(f"it cannot be read as sound: {error.error_string.strip().rstrip('.')}") from error
+        reason = error.error_string.strip().rstrip(".")
+        if error.code == _NO_FILE and Path(path).is_file():
+            # What libsndfile says of a file that its MP3 decoder finds nothing in.
+            reason = "it is none that libsndfile knows, whatever its name"
+        raise SourceError(f"it cannot be read as sound: {reason}") from error
     if missing > 0 or not len(y):
         raise SourceError(f"it is truncated: after {len(y):,} of {wanted:,} samples there is no more")
     # So written that NaN fails as well.

@@ -348,6 +348,7 @@ SILENCE = bytes(20_000)
 BAD: dict[str, tuple[str, str, Callable[[Path], bytes]]] = {
     "nothing": ("a.wav", "cannot be read as sound", lambda _: b""),
     "text": ("a.wav", "cannot be read as sound", lambda _: b"this is no sound\n" * 100),
+    "text mp3": ("a.mp3", "it is none that libsndfile knows", lambda _: b"hello world"),
     "header cut": ("a.wav", "cannot be read as sound", lambda _: wav(20_000, SILENCE)[:30]),
     "no samples": ("a.wav", "holds no sound", lambda _: wav(0, b"")),
     "half": ("a.wav", "is truncated", lambda _: wav(40_000, SILENCE)),
