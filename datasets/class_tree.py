@@ -10,7 +10,10 @@ from bench.contracts.source import SourceError, Split
 
 from .trees import class_folders, files_below
 
-_SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLITS: dict[str, Split] = {
+    **{"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"},
+    **{"test": "test", "testing": "test"},
+}
 """Names of folders that are splits, in any case of letters."""
 
 
@@ -25,9 +28,9 @@ class ClassTree:
 def class_tree(path: Path, suffixes: Collection[str], what: str) -> ClassTree:
     """Return the files in ``PATH/CLASS/...`` (all for training) or ``PATH/train/CLASS/...``, at any depth.
 
-    ``PATH/train`` is a split if it holds folders; so are ``val`` (``valid``, ``validation``) and
-    ``test`` beside it, in any case of letters. Files of other suffixes are passed over. ``what`` names
-    the files in messages.
+    ``PATH/train`` (or ``training``) is a split if it holds folders; so are ``val`` (``valid``, ``validation``)
+    and ``test`` (``testing``) beside it, in any case of letters. Files of other suffixes, and hidden ones, are
+    passed over. ``what`` names the files in messages.
 
     Raises:
         SourceError: fewer than two classes, a class without files, files of no class, a class that
@@ -74,7 +77,11 @@ def _roots(path: Path, suffixes: Collection[str], what: str) -> dict[Split, Path
 
 
 def _refuse_stray(root: Path, suffixes: Collection[str], what: str) -> None:
-    stray = [entry.name for entry in root.iterdir() if entry.suffix.lower() in suffixes and entry.is_file()]
+    stray = [
+        entry.name
+        for entry in root.iterdir()
+        if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file()
+    ]
     if stray:
         raise SourceError(
             f"{root} holds {len(stray)} {what} that are of no class, {min(stray)!r} among them. "
@@ -82,11 +89,15 @@ def _refuse_stray(root: Path, suffixes: Collection[str], what: str) -> None:
         )
 
 
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
+
+
 def _files(root: Path, classes: Sequence[str], suffixes: Collection[str], what: str) -> list[tuple[str, int]]:
     names = class_folders(root)
     unknown = sorted(set(names) - set(classes))
     if unknown:
-        raise SourceError(f"{root / unknown[0]} is of no class that train has ({', '.join(classes[:5])}, ...).")
+        raise SourceError(f"{root / unknown[0]} is of no class that train has ({_some(classes)}).")
     files: list[tuple[str, int]] = []
     for name in names:
         paths = files_below(root / name, suffixes)

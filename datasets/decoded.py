@@ -56,7 +56,8 @@ class File:
         try:
             stat = Path(self.path).stat()
         except OSError as error:
-            raise SourceError(f"{self.path} cannot be read: {error.strerror}.") from error
+            # A link to nowhere: whoever decodes it says so, or leaves it out.
+            return f"none: {error.strerror}"
         # Inode and time of change tell copies apart whose sizes and modification times are the same.
         times = f"{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_dev}:{stat.st_ino}"
         return f"{stat.st_size}:{times}"

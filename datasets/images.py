@@ -29,8 +29,6 @@ SUFFIXES = frozenset(
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _PRELOAD = (__name__, "PIL.ImageOps", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")
 
-_ORIENTATION = 0x0112
-_SIDEWAYS = {5, 6, 7, 8}
 _WHITE = (255, 255, 255, 255)
 
 
@@ -67,7 +65,7 @@ class ImageDecoder:
         from PIL import ImageOps
 
         with _opened(item.path) as picture:
-            upright = _rgb(ImageOps.exif_transpose(picture))
+            upright = _rgb(ImageOps.exif_transpose(picture), picture.format)
         if self.resize:
             upright = _square(upright, self.height)
         elif upright.size != (self.width, self.height):
@@ -94,18 +92,20 @@ def image_decoding(files: Sequence[File], options: ImageOptions) -> Decoding:
 
 
 def _first_shape(files: Sequence[File], skip_bad: bool) -> tuple[int, int]:
+    from PIL import ImageOps
+
     for file in files:
         try:
             with _opened(file.path) as picture:
-                width, height = picture.size
-                sideways = picture.getexif().get(_ORIENTATION) in _SIDEWAYS
+                # Of a TIFF file Pillow tells the size upright before it is read, of others as it is stored.
+                width, height = ImageOps.exif_transpose(picture).size
         except SourceError as error:
             if not skip_bad:
                 raise SourceError(
                     f"{file.path} cannot be used: {error}. Repair it, remove it, or use --skip-bad."
                 ) from error
             continue
-        return (width, height) if sideways else (height, width)
+        return height, width
     raise SourceError(f"None of the {len(files)} pictures can be read, the first is {files[0].path}.")
 
 
@@ -131,12 +131,14 @@ def _opened(path: str) -> Iterator[Image.Image]:
             raise SourceError(f"it cannot be decoded ({text})") from error
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _rgb(picture: Image.Image, kind: str | None) -> Image.Image:
     from PIL import Image
 
-    if picture.mode in {"I", "F"}:
+    # Grey of 16 bits has 32 in Pillow where it comes from a PGM file, whatever the largest value that one names.
+    sixteen = picture.mode.startswith("I;16") or (picture.mode, kind) == ("I", "PPM")
+    if picture.mode in {"I", "F"} and not sixteen:
         raise SourceError(f"its pixels have 32 bits (mode {picture.mode}), which are of no known scale")
-    if picture.mode.startswith("I;16"):
+    if sixteen:
         grey = np.asarray(picture)
         clear = grey == picture.info.get("transparency", -1)
         return Image.fromarray(np.where(clear, 255, grey >> 8).astype(np.uint8)).convert("RGB")

@@ -152,8 +152,7 @@ def test_the_fingerprint_notices_what_changes_samples(tmp_path: Path) -> None:
     os.utime(tmp_path / "0001.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert data.fingerprint() != same
     (tmp_path / "0001.txt").unlink()
-    with pytest.raises(SourceError, match=r"0001\.txt cannot be read"):
-        data.fingerprint()
+    assert data.fingerprint() != same
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def test_folders_are_classes_and_all_is_for_training(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("not a picture")
     (tmp_path / "cat" / ".hidden.png").write_text("not a picture")
     (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / "._cover.png").write_text("what macOS keeps beside cover.png")
     source = opened(tmp_path)
     schema = source.schema("train")
     assert (schema.count, schema.shape, schema.classes) == (5, (3, 10, 12), ("Zebra", "cat", "dog"))
@@ -91,22 +92,22 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert opened(tmp_path).schema("train").classes == ("car", "train")
 
 
-@pytest.mark.parametrize("names", [("Train", "TEST"), ("TRAIN", "Validation")])
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("TRAIN", "Validation"), ("training", "testing")])
 def test_names_of_splits_have_any_case_of_letters(tmp_path: Path, names: tuple[str, str]) -> None:
     for name in names:
         for label in ("a", "b"):
             draw(tmp_path / name / label / "1.png")
     source = opened(tmp_path)
     assert source.schema("train").classes == ("a", "b")
-    assert source.data.has("test" if names[1] == "TEST" else "val")
+    assert source.data.has("test" if names[1].lower().startswith("test") else "val")
 
 
 @pytest.mark.parametrize(
     ("folders", "text"),
     [
         (("val/a", "val/b", "test/a", "test/b"), "holds test, but no train"),
-        (("train/red", "train/blue", "bus", "car"), "bus has pictures, but beside train there are only train, val"),
-        (("train/a", "train/b", "testing/a", "testing/b"), "testing has pictures, but beside train"),
+        (("train/red", "train/blue", "bus", "car"), "bus has pictures, but beside train there are only train"),
+        (("train/a", "train/b", "extra/a", "extra/b"), "extra has pictures, but beside train"),
         (("train/a", "train/b", "Train/a", "Train/b"), "are the same split"),
     ],
 )
@@ -160,6 +161,36 @@ def test_the_shape_is_that_of_the_upright_picture(tmp_path: Path) -> None:
     source = opened(tmp_path)
     assert source.schema("train").shape == (3, 12, 10)
     assert read(source, "train")[0].shape == (2, 3, 12, 10)
+
+
+def test_the_shape_is_that_of_the_upright_picture_in_tiff_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = draw(tmp_path / "a" / "1.tif", 12, 10)
+    draw(tmp_path / "b" / "2.tif", 12, 10)
+    for path in tmp_path.rglob("*.tif"):
+        with Image.open(path) as image:
+            image.copy().save(path, "TIFF", exif=exif)
+    source = opened(tmp_path)
+    assert source.schema("train").shape == (3, 12, 10)
+    x, y = read(source, "train")
+    np.testing.assert_array_equal(x[list(y).index(0)], np.rot90(stored, -1, (1, 2)))
+
+
+def test_a_link_to_nowhere_is_a_bad_file(tmp_path: Path) -> None:
+    for label in "ab":
+        draw(tmp_path / label / "1.png")
+    (tmp_path / "b" / "2.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(SourceError, match=r"2\.png cannot be used: it cannot be decoded \(No such file.*--skip-bad"):
+        read(opened(tmp_path), "train")
+    source = opened(tmp_path, skip_bad=True)
+    before = source.fingerprint()
+    assert len(read(source, "train")[1]) == 2
+    draw(tmp_path / ".gone.png")
+    (tmp_path / "b" / "2.png").unlink()
+    (tmp_path / "b" / "2.png").symlink_to(tmp_path / ".gone.png")
+    assert opened(tmp_path, skip_bad=True).fingerprint() != before
+    assert len(read(opened(tmp_path), "train")[1]) == 3
 
 
 def test_bad_files_are_an_error_or_listed(tmp_path: Path) -> None:

@@ -189,6 +189,14 @@ def test_sixteen_bits_become_eight(tmp_path: Path, name: str, dtype: str) -> Non
     np.testing.assert_array_equal(decoded(tmp_path / name), np.stack([values // 256] * 3, axis=2))
 
 
+@pytest.mark.parametrize("largest", [65535, 4095])
+def test_sixteen_bits_of_a_pgm_file_become_eight(tmp_path: Path, largest: int) -> None:
+    values = RNG.integers(0, largest + 1, (10, 20))
+    (tmp_path / "a.pgm").write_bytes(f"P5 20 10 {largest}\n".encode() + values.astype(">u2").tobytes())
+    expected = np.stack([values * 65535 / largest / 256] * 3, axis=2)
+    assert np.abs(decoded(tmp_path / "a.pgm") - expected).max() < 1.01
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_pixels_of_no_known_scale_are_refused(tmp_path: Path, dtype: type) -> None:
     Image.fromarray(np.ones((4, 5), dtype)).save(tmp_path / "a.tif")
