@@ -15,7 +15,12 @@ from .sounds import SUFFIXES, SoundFile
 
 
 class AudioFolder(OwnData):
-    """Sounds sorted into folders, ``PATH/CLASS/...`` or ``PATH/train/CLASS/...``; see class_tree."""
+    """Sounds in a folder per class, ``PATH/CLASS/...``, at any depth; all of them are for training.
+
+    Or ``PATH/train/CLASS/...``, and beside ``train`` (or ``training``) folders ``val`` (``valid``, ``validation``) and
+    ``test`` (``testing``), which are further splits of the same classes. Hidden files and those whose name does not end
+    like that of a sound are passed over.
+    """
 
     name: ClassVar[str] = "audiofolder"
     splits: ClassVar[tuple[Split, ...]] = ("train", "val", "test")

@@ -30,7 +30,8 @@ class Npy(OwnData):
 
     ``x_train.npy`` and ``y_train.npy`` are the same by another name; pairs that end in
     ``_val`` and ``_test`` are further splits. Samples of any shape and of any type of
-    number that PyTorch has; a sample without a dimension is a number.
+    number that PyTorch has; a sample without a dimension is a number. Networks take samples
+    of (channels, height, width). They stay in the order of the file.
     """
 
     name: ClassVar[str] = "npy"

@@ -26,7 +26,7 @@ Dataset = Annotated[
     str,
     typer.Option(
         metavar="NAME|NAME:PATH",
-        help="Data set; see `bench list datasets`. folder:PATH is your own.",
+        help="Data set; see `bench list datasets`. folder:PATH, audiofolder:PATH and npy:PATH are your own.",
         show_default=False,
     ),
 ]

@@ -303,6 +303,10 @@ def test_clean_removes_what_a_killed_unpacking_left(bench, tmp_path: Path) -> No
 
 
 def test_the_list_describes_a_layout(bench) -> None:
+    for own in ("folder", "audiofolder"):
+        layout = bench("list", "datasets", own).stdout
+        assert "PATH/train/CLASS/..." in layout
+        assert "class_tree" not in layout, "a name that only the code knows"
     text = " ".join(bench("list", "datasets", "esc50").stdout.split())
     assert "The layout is ``meta/esc50.csv``, which lists the clips" in text
 
