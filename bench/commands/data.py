@@ -21,6 +21,7 @@ from bench.commands.flags import (
 )
 from bench.commands.places import places
 from bench.contracts.errors import BenchError
+from bench.files import require_place
 
 
 @dataset_flags
@@ -97,7 +98,10 @@ def inspect(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            help="Where the picture goes. Default: inspect-NAME.png in the results folder.", show_default=False
+            metavar="FILE",
+            help="Where the picture goes: a .png that is there is replaced. Default: inspect-NAME.png in the results "
+            "folder.",
+            show_default=False,
         ),
     ] = None,
     results: Results = Path("results"),
@@ -112,6 +116,9 @@ def inspect(
     where = places(data_dir)
     target = sheet or results / f"inspect-{spec.dataset_label}.png"
     spec.require_apart(**{"--data-dir": where.data_dir, "--sheet" if sheet else "--results": target.parent})
+    if sheet is not None and sheet.absolute().parent.is_dir():
+        # Before all is read, and so that no file of another kind is lost.
+        require_place(sheet, "--sheet", (".png",))
     found = isolated.call(inspection.inspect, (spec, where.data_dir, where.search, target), console.make_progress())
     for table in content_tables(found):
         console.print_table(table)

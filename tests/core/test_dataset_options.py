@@ -139,14 +139,13 @@ def test_inspect_shows_what_is_there_and_draws_it(bench, raw: Path, tmp_path: Pa
 
 
 def test_inspect_writes_no_half_picture(bench, raw: Path, tmp_path: Path) -> None:
-    target = tmp_path / "locked"
-    target.mkdir()
-    (target / "sheet.png").mkdir()
-    result = bench("inspect", f"costly-toys:{raw}", "--sheet", "locked/sheet.png", "--data-dir", "data")
+    target = tmp_path / "results"
+    (target / "inspect-costly-toys-my_toys.png").mkdir(parents=True)
+    result = bench("inspect", f"costly-toys:{raw}", "--data-dir", "data")
     assert result.returncode == 1
-    assert "sheet.png" in result.stderr
+    assert "inspect-costly-toys-my_toys.png cannot be written" in result.stderr
     assert "Traceback" not in result.stderr
-    assert [path.name for path in target.iterdir()] == ["sheet.png"]
+    assert [path.name for path in target.iterdir()] == ["inspect-costly-toys-my_toys.png"]
 
 
 def test_what_a_decoder_prints_about_a_bad_file_is_no_line_more(bench, tmp_path: Path) -> None:
@@ -165,6 +164,15 @@ def test_more_classes_than_are_drawn_are_counted(bench, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-3].split() == ["299", "2"]
     assert len(list((tmp_path / "results").glob("inspect-npy*.png"))) == 1
+
+
+def test_a_picture_replaces_no_file_of_another_kind(bench, raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("important")
+    result = bench("inspect", f"costly-toys:{raw}", "--sheet", "notes.txt", "--data-dir", "data")
+    assert result.returncode == 1
+    assert "--sheet notes.txt is there already, and is not replaced as its name does not end in .png" in result.stderr
+    assert (tmp_path / "notes.txt").read_text() == "important"
+    assert not (raw / "decoded.log").exists(), "it is seen before anything is read"
 
 
 def test_a_contact_sheet_shows_pictures_as_they_are(tmp_path: Path) -> None:
