@@ -76,9 +76,15 @@ def prepare(
 
 
 def extent(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress: Progress) -> tuple[int, int]:
-    """Return the number of samples and the bytes of one; fetches the raw data where that is needed."""
+    """Return the number of samples and the bytes of one; fetches the raw data where that is needed.
+
+    Where only decoding shows how many there are, they are decoded, and kept.
+    """
     with disk_errors(data_dir):
-        schema = _prepared(spec, data_dir, search, progress).schema(spec.split)
+        source = _prepared(spec, data_dir, search, progress)
+        schema = source.schema(spec.split)
+        if not schema.exact:
+            schema = truth_of(source, spec, data_dir, progress).schema
     return min(schema.count, spec.limit or schema.count), schema.sample_bytes
 
 

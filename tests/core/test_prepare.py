@@ -18,13 +18,14 @@ import pytest
 import toy_plugins
 import xxhash
 from filelock import FileLock
+from PIL import Image
 from typer.testing import CliRunner
 
 from bench import registry
 from bench.cli import app
 from bench.contracts.backend import Capabilities
 from bench.contracts.source import SampleBlock, SilentProgress, SourceError
-from bench.specs.spec import StoreSpec, make_spec
+from bench.specs.spec import DataSpec, StoreSpec, make_spec
 from bench.stores import digest, store
 from bench.stores import prepare as preparing
 from bench.stores.cleaning import Doomed, find, remove
@@ -374,6 +375,15 @@ def test_the_same_bytes_as_other_samples_have_a_store_of_their_own(tmp_path: Pat
     assert built[0].path != built[1].path
 
 
+def test_samples_are_counted_where_only_decoding_tells(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 5)).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "b" / "2.png").write_text("no picture")
+    own = make_spec(DataSpec, (), dataset=f"folder:{tmp_path / 'photos'}", dataset_options={"skip_bad": True})
+    assert preparing.extent(own, tmp_path / "data", (), SilentProgress()) == (3, 3 * 4 * 5)
+
+
 def test_rebuild_replaces_an_intact_store(tmp_path: Path) -> None:
     built = build(tmp_path)
     (built.path / "mark").touch()
@@ -448,8 +458,6 @@ def test_lossy_stores_carry_their_psnr_and_verify_against_their_own_hashes(tmp_p
 
 
 def test_psnr_is_the_textbook_value(tmp_path: Path) -> None:
-    from PIL import Image
-
     built = prepare(spec("filesystem", "format=jpeg"), tmp_path, (), SilentProgress())
     x, _ = toy_plugins.toy_arrays()
     paths = sorted(built.root.rglob("*.jp*g"), key=lambda path: path.stem)
