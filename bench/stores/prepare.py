@@ -117,8 +117,10 @@ def _prepared(spec: DataSpec, data_dir: Path, search: tuple[Path, ...], progress
 def _path(spec: StoreSpec, data_dir: Path, backend: Backend[Any], truth: Truth) -> Path:
     schema = truth.schema
     data = [spec.dataset_name, spec.dataset_options, spec.split, schema.origin, list(schema.classes), truth.digest]
-    # The digest is of bytes alone, which samples of another shape or type may have as well.
-    kind: list[Any] = [list(schema.shape), schema.dtype]
+    # The digest is of bytes alone, which arrays of another shape or type may have as well; of images and sounds, what
+    # the data set can be asked for says both.
+    known = registry.dataset_class(spec.dataset_name).content is not None
+    kind: list[Any] = [] if known else [list(schema.shape), schema.dtype]
     versions: list[Any] = [backend.format_version, store.FORMAT_VERSION]
     # What another version of an outsider's package wrote is not what this one writes.
     versions += sorted(registry.packages(backend.name).items())
