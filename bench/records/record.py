@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.contracts.errors import BenchError
 from bench.contracts.source import Origin, Split
 from bench.measure.page_cache import Achieved, CacheState
 from bench.records.learned import EvaluationInfo, FoldInfo, TrainingInfo
+from bench.records.messages import Message
 from bench.records.stored import StoreInfo
 from bench.specs.pairs import plain
 from bench.specs.protocol import AS_RECORDED
@@ -39,14 +40,6 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
 
-def _writable(text: Any) -> Any:
-    # A path in a message may hold bytes that are no text, which JSON cannot.
-    return text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text
-
-
-_Message = Annotated[str, BeforeValidator(_writable)]
-
-
 class ErrorInfo(_Part):
     """Why a run is not ``ok``: in which phase, and what happened.
 
@@ -55,8 +48,8 @@ class ErrorInfo(_Part):
 
     phase: Phase
     type: str
-    message: _Message
-    last_lines: list[_Message] = []
+    message: Message
+    last_lines: list[Message] = []
 
 
 class WarningInfo(_Part):
