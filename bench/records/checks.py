@@ -224,8 +224,8 @@ def _stopped(record: RunRecord) -> str | None:
     if not stopped_s:
         return None
     return (
-        f"All stood still for {stopped_s:.1f} s, as by Ctrl-Z, by a scheduler or while the machine slept: epochs may "
-        "have taken that much longer. Run again."
+        f"bench stood still for {stopped_s:.1f} s, as by Ctrl-Z, by a scheduler, on a machine that slept or had too "
+        "much to do: epochs may have taken that much longer. Run again."
     )
 
 

@@ -76,7 +76,7 @@ def test_what_others_did_meanwhile_is_told(quiet: RunRecord, kind: str, facts: d
 def test_a_run_that_stood_still_is_told(quiet: RunRecord) -> None:
     stopped = quiet.model_copy(update={"environment": {**quiet.environment, "stopped_s": 7.04}})
     assert kinds(stopped) == ["stood-still"]
-    assert checks.warnings_for(stopped)[0].message.startswith("All stood still for 7.0 s, as by Ctrl-Z")
+    assert checks.warnings_for(stopped)[0].message.startswith("bench stood still for 7.0 s, as by Ctrl-Z")
 
 
 @pytest.mark.parametrize(
