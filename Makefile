@@ -51,7 +51,7 @@ WARM := --results $(MATRIX) --where model=cnn --where cache=warm
 # The README's figures, from the committed records.
 bench-docs: .venv/.installed
 	$(BIN)/bench table $(WARM) --metric epoch_s,wait_share --into README.md --passage front
-	$(BIN)/bench chart $(WARM) -o results/reference/epochs.svg
+	$(BIN)/bench chart $(WARM) --metric wait_share -o results/reference/waiting.svg
 	$(BIN)/bench advise --results $(MATRIX) --where model=cnn --where cache=cold --where dataset=cifar10 --for speed \
 		--into README.md
 	$(BIN)/bench show $$(ls results/reference/*-cifar10-zarr-cnn-*.json | tail -n 1) --into README.md

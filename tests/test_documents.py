@@ -32,7 +32,7 @@ def test_tables_picture_and_advice_are_what_the_records_say(tmp_path: Path, monk
     for command in commands:
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.exception
-    for name in ("README.md", "results/README.md", "docs/studies.md", "results/reference/epochs.svg"):
+    for name in ("README.md", "results/README.md", "docs/studies.md", "results/reference/waiting.svg"):
         assert Path(name).read_text() == (ROOT / name).read_text(), "run `make bench-docs`"
 
 
