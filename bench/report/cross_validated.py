@@ -68,7 +68,7 @@ def folds_notes(found: CrossValidation) -> list[str]:
 def _work(found: CrossValidation) -> str:
     """Return what was done in each fold: folds may be of different sizes, and stop after other numbers of epochs."""
     parts = {fold: work_parts(record, in_full=True) for fold, record in sorted(found.results.items())}
-    every = list(parts.values())
+    every = list(parts.values()) or [work_parts(found.first, in_full=True)]
     common = [part for part in every[0] if all(part in others for others in every)]
     folds_of: dict[str, list[int]] = {}
     for fold, own in parts.items():

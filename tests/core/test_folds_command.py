@@ -74,6 +74,15 @@ def test_folds_without_a_result_are_named_with_the_reason() -> None:
     assert any(note.startswith("INCOMPLETE: no result of folds 2, 3, 4.") for note in table.notes)
 
 
+def test_a_cross_validation_without_any_result_says_what_was_tried(tmp_path: Path) -> None:
+    error = ErrorInfo(phase="train", type="X", message="No memory left.")
+    failed = [fold(n, right=1).model_copy(update={"status": "failed", "error": error}) for n in (1, 2)]
+    done = folds(written(tmp_path, *failed))
+    assert done.exit_code == 0, done.exception
+    assert "failed: No memory left." in done.stdout
+    assert "Each fold: " in done.stdout
+
+
 def test_a_fold_that_was_done_again_counts_once_and_that_is_said() -> None:
     again = fold(1, right=9).model_copy(update={"started_at": "2026-11-22T00:00:00.000000+00:00"})
     (found,) = cross_validations([again, fold(1, right=5)])
